@@ -1,0 +1,87 @@
+"""The training loop: steps, evaluations, and the end of each run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from grokking.engine.cohort import Cohort, Trainer, start
+from grokking.engine.evaluation_grid import evaluation_steps
+from grokking.onset import Onset, onset, outcome
+from grokking.runs import RunSpec
+
+METRICS = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
+
+
+@dataclass
+class Record:
+    """What is known of one run so far: its curves, and when it went non-finite if it did."""
+
+    spec: RunSpec
+    batch_size: int
+    training_examples: int
+    steps: list[int] = field(default_factory=list)
+    curves: dict[str, list[float]] = field(default_factory=lambda: {metric: [] for metric in METRICS})
+    diverged_at: int | None = None
+
+    def onset(self) -> Onset:
+        """When this run memorised, generalised and sustained, as far as its curves go."""
+        return onset(
+            np.array(self.steps),
+            np.array(self.curves["train_accuracy"]),
+            np.array(self.curves["validation_accuracy"]),
+            self.spec.setting.number("threshold"),
+            self.spec.setting.number("linger"),
+        )
+
+    def ended(self) -> bool:
+        """A run ends when it has sustained, went non-finite, or used its budget."""
+        spent = self.steps[-1] >= self.spec.setting.integer("steps")
+        return spent or self.diverged_at is not None or self.onset().sustain is not None
+
+    def row(self) -> dict[str, object]:
+        """The run's line of the runs table."""
+        final = {f"final_{metric}": curve[-1] for metric, curve in self.curves.items()}
+        result = outcome(self.onset(), self.diverged_at, self.steps[-1], self.batch_size, self.training_examples)
+        return {**self.spec.row(), **result, **final}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The cohort at an evaluation, before the runs that end here leave it."""
+
+    step: int
+    cohort: Cohort
+    records: list[Record]  # [run], of the runs in the cohort
+    ended: list[Record]  # those of them that end here
+
+
+def training(specs: Sequence[RunSpec], device: torch.device) -> Iterator[Snapshot]:
+    """Train runs of one setting side by side, and yield at every evaluation until all have ended."""
+    setting = specs[0].setting
+    trainer = Trainer(setting, device)
+    cohort = start(specs, device)
+    examples = len(trainer.split(specs[0].seed)[0])
+    batch_size = min(setting.integer("batch_size"), examples)
+    records = [Record(spec, batch_size, examples) for spec in specs]
+    grid = evaluation_steps(
+        setting.integer("evaluation.every"), setting.number("evaluation.growth"), setting.integer("steps")
+    )
+    for step in grid:
+        while cohort.step < step:
+            trainer.advance(cohort)
+        metrics = trainer.evaluate(cohort)
+        for run, record in enumerate(records):
+            record.steps.append(step)
+            record.diverged_at = cohort.diverged_at[run]
+            for metric in METRICS:
+                record.curves[metric].append(float(metrics[metric][run]))
+        ended = [record for record in records if record.ended()]
+        yield Snapshot(step, cohort, records, ended)
+        going = [run for run, record in enumerate(records) if record not in ended]
+        if not going:
+            return
+        if ended:
+            records = [records[run] for run in going]
+            cohort = cohort.keep(going)

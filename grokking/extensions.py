@@ -1,0 +1,42 @@
+"""Loading a user's own module: a file or an importable name; importing it registers its tasks and optimizers."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from grokking.errors import BadInput
+
+
+def import_extensions(modules: Iterable[str]) -> None:
+    """Import each of these, once per process."""
+    for name in modules:
+        import_extension(name)
+
+
+def import_extension(name: str) -> ModuleType:
+    """Import `path/to/file.py` or `package.module`."""
+    if not name.endswith(".py"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise BadInput(f"cannot import {name!r}: {error}; name a .py file or an installed module") from None
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise BadInput(f"no file {name!r}; name a .py file or an installed module")
+    alias = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if alias in sys.modules:
+        return sys.modules[alias]
+    spec = importlib.util.spec_from_file_location(alias, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[alias]
+        raise
+    return module

@@ -1,0 +1,128 @@
+"""The parts of a transformer: linear map, norm, dropout, feed-forward, positions; each for any leading axes."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from grokking.roles import Declaring, Role
+
+
+class Linear(Declaring):
+    """y = x Wᵀ (+ b), W [fan_out, fan_in] drawn from N(0, 1 / fan_in)."""
+
+    def __init__(self, fan_in: int, fan_out: int, bias: bool, role: Role = Role.HIDDEN) -> None:
+        super().__init__()
+        self.declare("weight", (fan_out, fan_in), role, std=fan_in**-0.5)
+        self.bias: Tensor | None = None
+        if bias:
+            del self.bias
+            self.declare("bias", (fan_out,), Role.BIAS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, fan_in] → […, fan_out]."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class Embedding(Declaring):
+    """A row of width numbers per token (or per position), drawn from N(0, 1 / width)."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.declare("weight", (rows, width), Role.EMBEDDING, std=width**-0.5)
+
+
+class Norm(Declaring):
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ε = 1e-5."""
+
+    def __init__(self, kind: str, width: int, bias: bool) -> None:
+        super().__init__()
+        self.center = kind == "layernorm"
+        self.declare("gain", (width,), Role.GAIN, mean=1.0)
+        self.bias: Tensor | None = None
+        if self.center and bias:
+            del self.bias
+            self.declare("bias", (width,), Role.BIAS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, width] → […, width]."""
+        if self.center:
+            x = x - x.mean(-1, keepdim=True)
+        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.gain
+        return y if self.bias is None else y + self.bias
+
+
+def norm(kind: str, width: int, bias: bool) -> nn.Module:
+    """The norm of this kind; "none" is the identity."""
+    return nn.Identity() if kind == "none" else Norm(kind, width, bias)
+
+
+class Dropout(nn.Module):
+    """Dropout whose masks are a hash of (run, step, site, element): a run's masks do not depend on its cohort.
+
+    `key` [] is set by the engine for every step (a hash of run and step); `site` counts the dropouts of a model.
+    """
+
+    def __init__(self, rate: float, site: int) -> None:
+        super().__init__()
+        self.rate, self.site = rate, site
+        self.register_buffer("key", torch.zeros((), dtype=torch.int64))
+        self.key: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero each element with probability `rate` and scale the rest by 1 / (1 - rate); the identity in `eval`."""
+        if not self.training or self.rate == 0.0:
+            return x
+        element = torch.arange(math.prod(x.shape), device=x.device).view(x.shape)
+        uniform = mix(mix(self.key + 0x9E3779B9 * (self.site + 1)) + element).to(torch.float64) / 2**32
+        return torch.where(uniform < self.rate, 0.0, x / (1.0 - self.rate))
+
+
+def mix(x: Tensor) -> Tensor:
+    """A 32-bit integer hash (int64 in, values in 0 … 2³² - 1 out), after C. Wellons' `lowbias32`."""
+    mask = 0xFFFFFFFF
+    x = x & mask
+    x = (x ^ (x >> 16)) * 0x7FEB352D & mask
+    x = (x ^ (x >> 15)) * 0x846CA68B & mask
+    return x ^ (x >> 16)
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them; SwiGLU (Shazeer 2020) gates with a third."""
+
+    def __init__(self, width: int, hidden: int, activation: str, bias: bool, dropout: Dropout) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.up = Linear(width, hidden, bias)
+        self.gate = Linear(width, hidden, bias) if activation == "swiglu" else None
+        self.down = Linear(hidden, width, bias)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, width] → […, width]."""
+        hidden = self.activation(self.up(x) if self.gate is None else self.gate(x))
+        if self.gate is not None:
+            hidden = hidden * self.up(x)
+        return self.down(self.dropout(hidden))
+
+
+ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swiglu": F.silu}
+
+
+def sinusoidal(positions: int, width: int) -> Tensor:
+    """Fixed position vectors [position, width] of Vaswani et al. 2017, sines then cosines."""
+    angle = torch.arange(positions)[:, None] * 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width]
+
+
+def rotate(x: Tensor, positions: Tensor) -> Tensor:
+    """Rotary position embedding (Su et al. 2021, base 10,000): x […, position, head, channel], positions [position].
+
+    Channel c is rotated together with channel c + half.
+    """
+    half = x.shape[-1] // 2
+    angle = positions[:, None, None] * 10_000.0 ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
+    cos, sin = angle.cos(), angle.sin()
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

@@ -1,0 +1,190 @@
+"""One transformer that covers the configurations of the grokking papers."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from grokking.errors import BadInput
+from grokking.models import distinct, model
+from grokking.models.parts import Dropout, Embedding, FeedForward, Linear, norm, rotate, sinusoidal
+from grokking.roles import Role
+from grokking.tasks import Table
+
+CHOICES = {
+    "norm": ("none", "layernorm", "rmsnorm"),
+    "norm_placement": ("pre", "post"),
+    "positions": ("learned", "sinusoidal", "rope", "none"),
+    "activation": ("relu", "gelu", "silu", "swiglu"),
+    "attention": ("causal", "bidirectional"),
+}
+
+
+@model
+def transformer(
+    table: Table,
+    depth: int = 1,
+    width: int = 128,
+    heads: int = 4,
+    mlp_ratio: int = 4,
+    norm: str = "rmsnorm",
+    norm_placement: str = "pre",
+    positions: str = "learned",
+    activation: str = "relu",
+    attention: str = "causal",
+    bias: bool = False,
+    dropout: float = 0.0,
+    tied: bool = False,
+) -> nn.Module:
+    """Transformer that reads the answer at the last position (Power et al. 2022 and successors)."""
+    config = dict(locals())
+    for option, allowed in CHOICES.items():
+        if config[option] not in allowed:
+            raise BadInput(f"model.{option} = {config[option]!r}; allowed: {', '.join(allowed)}")
+    for option in ("depth", "width", "heads", "mlp_ratio"):
+        if config[option] < 1:
+            raise BadInput(f"model.{option} = {config[option]}; allowed: integers from 1 on")
+    if width % heads:
+        raise BadInput(f"model.width = {width} is not a multiple of model.heads = {heads}")
+    if positions == "rope" and (width // heads) % 2:
+        raise BadInput(f"model.positions = 'rope' needs an even width per head, but {width} / {heads} is odd")
+    if not 0 <= dropout < 1:
+        raise BadInput(f"model.dropout = {dropout}; allowed: 0 up to, but not including, 1")
+    return Transformer(**config)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with separate query, key and value matrices and 1/√d scores."""
+
+    def __init__(self, width: int, heads: int, bias: bool, rope: bool) -> None:
+        super().__init__()
+        self.heads, self.rope = heads, rope
+        self.query = Linear(width, width, bias)
+        self.key = Linear(width, width, bias)
+        self.value = Linear(width, width, bias)
+        self.out = Linear(width, width, bias)
+
+    def split(self, x: Tensor) -> Tensor:
+        """[…, width] → […, head, channel]."""
+        return x.unflatten(-1, (self.heads, -1))
+
+    def queries(self, x: Tensor, positions: Tensor) -> Tensor:
+        """[row, position, width] → [row, position, head, channel], scaled by 1/√channels."""
+        q = self.split(self.query(x))
+        q = q * q.shape[-1] ** -0.5
+        return rotate(q, positions) if self.rope else q
+
+    def keys(self, x: Tensor, positions: Tensor) -> Tensor:
+        """[row, position, width] → [row, position, head, channel]."""
+        k = self.split(self.key(x))
+        return rotate(k, positions) if self.rope else k
+
+    def values(self, x: Tensor) -> Tensor:
+        """[row, position, width] → [row, position, head, channel]."""
+        return self.split(self.value(x))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each with a residual connection and a norm before ("pre") or after ("post") it."""
+
+    def __init__(
+        self,
+        attention: Attention,
+        mlp: FeedForward,
+        norms: list[nn.Module],
+        pre: bool,
+        sites: list[int],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.attention, self.mlp, self.pre = attention, mlp, pre
+        self.attention_norm, self.mlp_norm = norms
+        self.attention_dropout, self.mlp_dropout = (Dropout(dropout, site) for site in sites)
+
+    def read(self, x: Tensor) -> Tensor:
+        """What attention sees of the residual stream."""
+        return self.attention_norm(x) if self.pre else x
+
+    def write(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The residual stream after attention brought `mixed` […, head, channel] and the feed-forward had its turn."""
+        x = x + self.attention_dropout(self.attention.out(mixed.flatten(-2)))
+        if self.pre:
+            return x + self.mlp_dropout(self.mlp(self.mlp_norm(x)))
+        x = self.attention_norm(x)
+        return self.mlp_norm(x + self.mlp_dropout(self.mlp(x)))
+
+
+class Transformer(nn.Module):
+    """Maps tokens [example, position] to class scores [example, class]."""
+
+    def __init__(
+        self,
+        table: Table,
+        depth: int,
+        width: int,
+        heads: int,
+        mlp_ratio: int,
+        norm_placement: str,
+        positions: str,
+        activation: str,
+        attention: str,
+        bias: bool,
+        dropout: float,
+        tied: bool,
+        **norms: str,
+    ) -> None:
+        super().__init__()
+        length, kind, pre = len(table.positions), norms["norm"], norm_placement == "pre"
+        self.layout = table.positions
+        self.causal = attention == "causal"
+        self.dropout_rate = dropout
+        self.embedding = Embedding(len(table.vocabulary), width)
+        self.position_embedding = Embedding(length, width) if positions == "learned" else None
+        self.position_vectors = sinusoidal(length, width) if positions == "sinusoidal" else None
+        self.blocks = nn.ModuleList(
+            Block(
+                Attention(width, heads, bias, rope=positions == "rope"),
+                FeedForward(width, mlp_ratio * width, activation, bias, Dropout(dropout, 3 * layer)),
+                [norm(kind, width, bias), norm(kind, width, bias)],
+                pre,
+                [3 * layer + 1, 3 * layer + 2],
+                dropout,
+            )
+            for layer in range(depth)
+        )
+        self.final_norm = norm(kind, width, bias) if pre else nn.Identity()
+        self.head = None if tied else Linear(width, table.classes, bias, role=Role.HEAD)
+        self.classes = table.classes
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Class scores, computing each distinct state once; dropout makes every example's states distinct."""
+        if self.training and self.dropout_rate:
+            return self.plain(tokens)
+        return distinct.forward(self, tokens)
+
+    def plain(self, tokens: Tensor) -> Tensor:
+        """Class scores the ordinary way: every position of every example through every layer."""
+        x = self.embed(tokens, torch.arange(tokens.shape[-1], device=tokens.device))
+        positions = torch.arange(tokens.shape[-1], device=tokens.device)
+        visible = positions[:, None] >= positions if self.causal else torch.ones_like(positions[:, None] >= positions)
+        for block in self.blocks:
+            h = block.read(x)
+            q, k = block.attention.queries(h, positions), block.attention.keys(h, positions)
+            scores = torch.einsum("nihc,njhc->nhij", q, k).masked_fill(~visible, -math.inf)
+            mixed = torch.einsum("nhij,njhc->nihc", scores.softmax(-1), block.attention.values(h))
+            x = block.write(x, mixed)
+        return self.readout(x[:, -1])
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The residual stream's start: tokens [row, position] at `positions` [position] → [row, position, width]."""
+        x = self.embedding.weight[tokens]
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[positions]
+        if self.position_vectors is not None:
+            x = x + self.position_vectors.to(x)[positions]
+        return x
+
+    def readout(self, x: Tensor) -> Tensor:
+        """[row, width] → class scores [row, class]; tied: the embedding of the tokens that name the classes."""
+        x = self.final_norm(x)
+        return x @ self.embedding.weight[: self.classes].T if self.head is None else self.head(x)

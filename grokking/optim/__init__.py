@@ -1,0 +1,65 @@
+"""How it learns: each optimizer is one decorated rule on one parameter tensor of one run."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grokking.registry import Registry, Scalar
+from grokking.roles import Role
+
+optimizers = Registry("optimizer")
+
+Slots = Mapping[str, Callable[[Tensor], Tensor]]  # name of a state tensor → its initial value, given the parameter
+
+
+class State(dict[str, Tensor]):
+    """The state tensors of one parameter: `state.velocity` reads one, `state(velocity=v)` is a copy with it replaced."""
+
+    def __getattr__(self, name: str) -> Tensor:
+        return self[name]
+
+    def __call__(self, **changed: Tensor) -> "State":
+        return State({**self, **changed})
+
+
+class Numbers(dict[str, Any]):
+    """An optimizer's numbers: `h.lr` and its like are 0-d float64 tensors of one run, bools and strings are static.
+
+    Learning rates are multiplied by the schedule already. `h.step` counts updates from 1. Never branch on a tensor.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+    def under(self, prefix: str) -> "Numbers":
+        """The numbers whose names begin with `prefix`, without it, beside all others."""
+        return Numbers({**self, **{name.removeprefix(prefix): self[name] for name in self if name.startswith(prefix)}})
+
+
+Rule = Callable[[Tensor, Tensor, State, Numbers, Role], tuple[Tensor, State]]
+
+
+def zeros(*names: str) -> Slots:
+    """State tensors of the parameter's own shape that start at zero."""
+    return dict.fromkeys(names, torch.zeros_like)
+
+
+def optimizer(state: Slots | Callable[[Role], Slots], version: int = 1, **numbers: Scalar) -> Callable[[Rule], Rule]:
+    """Register an update rule `rule(w, grad, state, h, role) -> (w, state)` with its numbers and their defaults.
+
+    Floats are per-run numbers (the learning rates among them are called `lr` or `…_lr`); bools, ints and strings are
+    static. `state` is the declared initial state, from `zeros(…)`, or a function of the role that returns it.
+    """
+
+    def register(rule: Rule) -> Rule:
+        optimizers.add(rule, numbers, version, slots=state if callable(state) else lambda role: state)
+        return rule
+
+    return register
+
+
+from grokking.optim import adaptive, gradient, spectral  # noqa: E402  (they register themselves with `optimizer`)
+
+__all__ = ["Numbers", "Role", "State", "adaptive", "gradient", "optimizer", "optimizers", "spectral", "zeros"]

@@ -1,0 +1,96 @@
+"""Registries: read-only mappings from a name to a described thing, filled by decorators."""
+
+import difflib
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from grokking.errors import BadInput
+
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered thing.
+
+    `defaults` holds every option with its default value; the type of a default is the type of the option.
+    `version` is written into every run that uses the entry: a counter for what the package ships (raised when its
+    results change), a hash of the source for a user's own function, so that an edited function is a new run.
+    """
+
+    name: str
+    make: Callable[..., Any]
+    defaults: dict[str, Scalar]
+    summary: str
+    version: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def suggest(name: str, allowed: list[str]) -> str:
+    """` Did you mean …? Allowed: …` for the end of an error sentence."""
+    close = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
+    guess = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{guess}allowed: {', '.join(allowed)}"
+
+
+class Registry(Mapping[str, Entry]):
+    """Entries of one kind ("task", "optimizer", …); a second entry of the same name is refused."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._entries:
+            raise BadInput(f"unknown {self.kind} {name!r}; {suggest(name, sorted(self._entries))}")
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(
+        self,
+        make: Callable[..., Any],
+        defaults: Mapping[str, Scalar],
+        version: int = 1,
+        **extra: Any,
+    ) -> None:
+        """Register `make` under its own name; its docstring's first line becomes the description."""
+        name = make.__name__
+        if name in self._entries:
+            where = self._entries[name].make.__module__
+            raise BadInput(f"{self.kind} {name!r} is registered already, in {where}; choose another name")
+        if not make.__doc__:
+            raise BadInput(f"{self.kind} {name!r} has no docstring; its first line is what `grokking list` shows")
+        for option, default in defaults.items():
+            if not isinstance(default, (bool, int, float, str)):
+                raise BadInput(
+                    f"option {option!r} of {self.kind} {name!r} has the default {default!r}; "
+                    "a default must be a bool, int, float or str"
+                )
+        summary = make.__doc__.strip().splitlines()[0]
+        self._entries[name] = Entry(name, make, dict(defaults), summary, _version(make, version), extra)
+
+
+def _version(make: Callable[..., Any], version: int) -> str:
+    if make.__module__.startswith("grokking."):
+        return str(version)
+    return "source:" + hashlib.sha256(inspect.getsource(make).encode()).hexdigest()[:12]
+
+
+def options(function: Callable[..., Any], skip: int = 0) -> dict[str, Scalar]:
+    """The options of a function: its parameters after the first `skip`, every one of which needs a default."""
+    parameters = list(inspect.signature(function).parameters.values())[skip:]
+    for parameter in parameters:
+        if parameter.default is parameter.empty:
+            raise BadInput(f"parameter {parameter.name!r} of {function.__name__!r} needs a default value")
+    return {parameter.name: parameter.default for parameter in parameters}

@@ -1,0 +1,259 @@
+"""What a run is: settings by dotted name, complete and hashable; studies; and the plan that groups runs into cohorts."""
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+
+from grokking.errors import BadInput
+from grokking.losses import losses
+from grokking.models import models
+from grokking.optim import Numbers, State, optimizers
+from grokking.optim.schedules import schedules
+from grokking.registry import Registry, Scalar, suggest
+from grokking.roles import Role, declarations
+from grokking.tasks import Table, split, tasks
+
+Settings = Mapping[str, Scalar]
+
+ENGINE_VERSION = "1"  # raised when the engine's own results change (streams, batches, evaluation)
+KINDS: dict[str, Registry] = {
+    "task": tasks,
+    "model": models,
+    "loss": losses,
+    "optimizer": optimizers,
+    "schedule": schedules,
+}
+DEFAULTS: dict[str, Scalar] = {
+    "task.name": "mod_add",
+    "model.name": "transformer",
+    "loss.name": "cross_entropy",
+    "optimizer.name": "adamw",
+    "schedule.name": "linear_warmup",
+    "train_fraction": 0.4,
+    "batch_size": 512,
+    "steps": 10_000,
+    "threshold": 0.95,
+    "linger": 0.5,
+    "evaluation.every": 10,
+    "evaluation.growth": 0.05,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The static part of a run: everything that decides a shape or a code path, by dotted name, sorted."""
+
+    values: tuple[tuple[str, Scalar], ...]
+    versions: tuple[tuple[str, str], ...]  # of the engine and of each registered thing in use
+
+    @cached_property
+    def by_name(self) -> dict[str, Scalar]:
+        """The values as a mapping."""
+        return dict(self.values)
+
+    def number(self, name: str) -> float:
+        """The value of a numeric setting."""
+        value = self.by_name[name]
+        assert isinstance(value, (int, float))
+        return value
+
+    def integer(self, name: str) -> int:
+        """The value of an integer setting."""
+        value = self.by_name[name]
+        assert isinstance(value, int)
+        return value
+
+    def options(self, kind: str) -> dict[str, Scalar]:
+        """The static options of the task, model, …, without the prefix and the name."""
+        prefix = kind + "."
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.values
+            if key.startswith(prefix) and key != prefix + "name"
+        }
+
+    def name(self, kind: str) -> str:
+        """The registered name of the task, model, …"""
+        return str(self.by_name[f"{kind}.name"])
+
+    def table(self) -> Table:
+        """The task's table of examples."""
+        return _table(self.name("task"), tuple(self.options("task").items()))
+
+    def model(self) -> torch.nn.Module:
+        """The model, on the `meta` device: shapes, roles and code, no weights."""
+        with torch.device("meta"):
+            return models[self.name("model")].make(self.table(), **self.options("model"))
+
+
+@lru_cache(maxsize=32)
+def _table(name: str, options: tuple[tuple[str, Scalar], ...]) -> Table:
+    return tasks[name].make(**dict(options))
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run is its description: static setting, per-run numbers, seed."""
+
+    setting: Setting
+    hyper: tuple[tuple[str, float], ...]  # the optimizer's float options by dotted name, sorted
+    seed: int
+
+    @cached_property
+    def run_id(self) -> str:
+        """Hash of the canonical description; what is stored under it is final."""
+        return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def description(self) -> dict[str, object]:
+        """The complete description as plain JSON values."""
+        return {
+            "setting": dict(self.setting.values),
+            "versions": dict(self.setting.versions),
+            "hyper": dict(self.hyper),
+            "seed": self.seed,
+        }
+
+    def row(self) -> dict[str, Scalar]:
+        """All settings of the run by dotted name, the seed and the run_id: the left part of the runs table."""
+        return {
+            "run_id": self.run_id,
+            **dict(sorted({**self.setting.by_name, **dict(self.hyper)}.items())),
+            "seed": self.seed,
+        }
+
+
+def run_spec(settings: Settings, seed: int) -> RunSpec:
+    """Complete `settings` (dotted names) with defaults and check them; every mistake is one `BadInput` sentence.
+
+    The type of a default is the type of its option: values are cast to it, so 1 and 1.0 are one learning rate.
+    """
+    defaults = dict(DEFAULTS)
+    entries = {}
+    for kind, registry in KINDS.items():
+        entries[kind] = registry[str(settings.get(f"{kind}.name", DEFAULTS[f"{kind}.name"]))]
+        defaults[f"{kind}.name"] = entries[kind].name
+        defaults |= {f"{kind}.{option}": default for option, default in entries[kind].defaults.items()}
+    for name in settings:
+        if name not in defaults:
+            raise BadInput(f"unknown setting {name!r}; {suggest(name, sorted(defaults))}")
+    values = {name: _cast(name, settings.get(name, default), default) for name, default in defaults.items()}
+    hyper = {
+        name: value for name, value in values.items() if name.startswith("optimizer.") and isinstance(value, float)
+    }
+    versions = {"engine": ENGINE_VERSION} | {kind: entry.version for kind, entry in entries.items()}
+    setting = Setting(
+        tuple(sorted((name, value) for name, value in values.items() if name not in hyper)),
+        tuple(sorted(versions.items())),
+    )
+    if not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise BadInput(f"seed = {seed!r}; allowed: integers from 0 to 2³¹ - 1")
+    for name, value in hyper.items():
+        _check_number(name, value)
+    _check_setting(setting)
+    return RunSpec(setting, tuple(sorted(hyper.items())), seed)
+
+
+def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
+    kind = type(default)
+    try:
+        if kind is bool:
+            if str(value).lower() not in ("true", "false"):
+                raise ValueError
+            return str(value).lower() == "true"
+        if kind is int and float(value) != int(float(value)):
+            raise ValueError
+        return kind(float(value)) if kind is int else kind(value)
+    except (ValueError, OverflowError):
+        allowed = {bool: "true or false", int: "integers", float: "numbers"}[kind]
+        raise BadInput(f"{name} = {value!r}; allowed: {allowed}") from None
+
+
+def _check_number(name: str, value: float) -> None:
+    last = name.split(".")[-1]
+    if last == "lr" or last.endswith("_lr"):
+        allowed, good = "positive finite numbers", 0 < value < math.inf
+    elif last in ("momentum", "alpha") or "beta" in last:
+        allowed, good = "0 up to, but not including, 1", 0 <= value < 1
+    else:
+        allowed, good = "finite numbers from 0 on", 0 <= value < math.inf
+    if not good:
+        raise BadInput(f"{name} = {value}; allowed: {allowed}")
+
+
+@lru_cache(maxsize=256)
+def _check_setting(setting: Setting) -> None:
+    for name in ("batch_size", "steps", "evaluation.every"):
+        if setting.integer(name) < 1:
+            raise BadInput(f"{name} = {setting.by_name[name]}; allowed: integers from 1 on")
+    for name in ("linger", "evaluation.growth"):
+        if not 0 <= setting.number(name) < math.inf:
+            raise BadInput(f"{name} = {setting.by_name[name]}; allowed: finite numbers from 0 on")
+    if not 0 < setting.number("threshold") <= 1:
+        raise BadInput(f"threshold = {setting.by_name['threshold']}; allowed: above 0, up to 1")
+    if not 0 < setting.number("train_fraction") < 1:
+        raise BadInput(f"train_fraction = {setting.by_name['train_fraction']}; allowed: strictly between 0 and 1")
+    split(len(setting.table().tokens), setting.number("train_fraction"), 0)
+    declarations(setting.model())
+    _try_rule(setting)
+
+
+def _try_rule(setting: Setting) -> None:
+    """One update of a stand-in matrix without data, so that a bad static option or a broken rule shows now."""
+    entry = optimizers[setting.name("optimizer")]
+    numbers = {name: torch.tensor(default) for name, default in entry.defaults.items() if isinstance(default, float)}
+    w = torch.empty(2, 2, device="meta")
+    state = State({name: start(w) for name, start in entry.extra["slots"](Role.HIDDEN).items()})
+    entry.make(
+        w, w, state, Numbers({**setting.options("optimizer"), **numbers, "step": torch.tensor(1.0)}), Role.HIDDEN
+    )
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question's runs: every arm (settings by dotted name, on top of `base`) with every seed."""
+
+    base: Settings
+    arms: tuple[Settings, ...]
+    seeds: Sequence[int]
+
+    def specs(self) -> list[RunSpec]:
+        """All runs, arm by arm; a run that two arms share appears once."""
+        runs = [run_spec({**self.base, **arm}, seed) for arm in self.arms for seed in self.seeds]
+        return list({run.run_id: run for run in runs}.values())
+
+    def run_steps(self) -> int:
+        """Upper bound of the work: every run to its budget."""
+        return total_steps(self.specs())
+
+
+def total_steps(specs: Iterable[RunSpec]) -> int:
+    """Sum of the budgets, in run-steps."""
+    return sum(spec.setting.integer("steps") for spec in specs)
+
+
+def grid(**axes: Sequence[Scalar]) -> tuple[dict[str, Scalar], ...]:
+    """Every combination of the values of each axis; `optimizer__lr` stands for `optimizer.lr`."""
+    names = [name.replace("__", ".") for name in axes]
+    return tuple(dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values()))
+
+
+def plan(specs: Sequence[RunSpec], width: int, workers: int = 1) -> list[list[RunSpec]]:
+    """Cohorts of runs with one setting, at most `width` wide, and at least `workers` of them where runs suffice.
+
+    Runs of neighbouring order (the seeds of one arm) stay together, as they tend to end together.
+    """
+    by_setting: dict[Setting, list[RunSpec]] = {}
+    for spec in specs:
+        by_setting.setdefault(spec.setting, []).append(spec)
+    cohorts = []
+    for group in by_setting.values():
+        fair = math.ceil(len(group) / max(1, workers // len(by_setting)))
+        size = max(1, min(width, fair))
+        cohorts += [group[start : start + size] for start in range(0, len(group), size)]
+    return cohorts

@@ -1,0 +1,171 @@
+"""The store: one immutable directory per trained cohort, and the tables that a set of run_ids asks of it."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from grokking.errors import BadInput
+
+SCHEMA = 1
+STEP_COLUMNS = (
+    "steps_to_memorize",
+    "steps_to_generalize",
+    "steps_to_generalize_after",
+    "steps_to_sustain",
+    "delay",
+    "diverged_at",
+)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Tables of the runs that a study asked for."""
+
+    runs: pd.DataFrame  # a line per run: settings, seed, outcome
+    curves: pd.DataFrame  # a line per (run_id, step): the metrics
+    machines: tuple[str, ...]  # what they were trained on
+    missing: int  # runs asked for that are not stored
+
+
+def prepare(folder: Path) -> None:
+    """Create the store, or say in one sentence why nothing can be written there."""
+    probe = folder / "units" / f".probe-{uuid.uuid4().hex}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(
+            f"cannot write results to {str(folder)!r}: {error.strerror or error}; name a writable folder"
+        ) from None
+
+
+def write_unit(
+    folder: Path,
+    rows: Sequence[Mapping[str, object]],
+    curves: Mapping[str, NDArray[Any]],
+    info: Mapping[str, object],
+) -> Path:
+    """Store a cohort's runs under the hash of their run_ids; complete or not at all.
+
+    `rows` are the lines of the runs table, `curves` arrays [evaluation] or [evaluation, run] with NaN after a run's
+    end, `info` whatever may differ between two trainings of the same runs (machine, seconds).
+    """
+    run_ids = [str(row["run_id"]) for row in rows]
+    name = hashlib.sha256(",".join(run_ids).encode()).hexdigest()[:16]
+    unit = folder / "units" / name
+    if (unit / "DONE").exists():
+        return unit
+    temporary = folder / "units" / f".tmp-{name}-{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **curves)  # type: ignore[arg-type]
+    files = {
+        "runs.csv": _csv(rows),
+        "curves.npz": packed.getvalue(),
+        "unit.json": json.dumps({"schema": SCHEMA, "run_ids": run_ids, **info}, indent=1).encode(),
+    }
+    for filename, content in files.items():
+        _write(temporary / filename, content)
+    digests = {filename: hashlib.sha256(content).hexdigest() for filename, content in files.items()}
+    _write(temporary / "DONE", json.dumps(digests).encode())
+    try:
+        temporary.rename(unit)
+    except OSError:  # somebody else stored the same runs first
+        shutil.rmtree(temporary)
+    _sync(unit.parent)
+    return unit
+
+
+def stored(folder: Path) -> dict[str, Path]:
+    """The unit that holds each stored run_id. Damaged units are named on stderr and left out."""
+    found: dict[str, Path] = {}
+    for done in sorted((folder / "units").glob("*/DONE")):
+        unit = done.parent
+        if unit.name.startswith("."):
+            continue
+        try:
+            for filename, digest in json.loads(done.read_text()).items():
+                if hashlib.sha256((unit / filename).read_bytes()).hexdigest() != digest:
+                    raise ValueError(f"{filename} has changed")
+            run_ids = json.loads((unit / "unit.json").read_text())["run_ids"]
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            print(f"grokking: left out the damaged unit {unit}: {error}", file=sys.stderr)
+            continue
+        for run_id in run_ids:
+            found.setdefault(run_id, unit)
+    return found
+
+
+def load(folder: Path, run_ids: Iterable[str]) -> Results:
+    """The tables of these runs, in this order; runs that are not stored are counted, never invented."""
+    wanted = list(dict.fromkeys(run_ids))
+    units = stored(folder)
+    here = [run_id for run_id in wanted if run_id in units]
+    opened = {unit: _open(unit) for unit in dict.fromkeys(units[run_id] for run_id in here)}
+    runs = [table.loc[[run_id]] for run_id in here for table in [opened[units[run_id]][0]]]
+    curves = [opened[units[run_id]][1][run_id] for run_id in here]
+    machines = sorted({opened[unit][2] for unit in opened})
+    return Results(
+        pd.concat(runs).reset_index(drop=True) if runs else pd.DataFrame(),
+        pd.concat(curves).reset_index(drop=True) if curves else pd.DataFrame(),
+        tuple(machines),
+        len(wanted) - len(here),
+    )
+
+
+def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
+    """A runs table from CSV: step counts are nullable integers, everything else as written."""
+    table = pd.read_csv(path, float_precision="round_trip")
+    return table.astype({column: "Int64" for column in STEP_COLUMNS if column in table})
+
+
+def _open(unit: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], str]:
+    table = read_runs(unit / "runs.csv")
+    with np.load(unit / "curves.npz", allow_pickle=False) as packed:
+        arrays = dict(packed)
+    steps = arrays.pop("steps")
+    curves = {}
+    for run, run_id in enumerate(table["run_id"]):
+        curve = pd.DataFrame(
+            {"run_id": run_id, "step": steps, **{name: values[:, run] for name, values in arrays.items()}}
+        )
+        curves[run_id] = curve[curve["step"] <= table["steps_trained"][run]]
+    machine = str(json.loads((unit / "unit.json").read_text()).get("machine", "unknown machine"))
+    return table.set_index("run_id", drop=False), curves, machine
+
+
+def _csv(rows: Sequence[Mapping[str, object]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+    return text.getvalue().encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""The examples of a task, all of them, as token and label arrays; and the split into training and validation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grokking.errors import BadInput
+from grokking.seeding import stream
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Position:
+    """What can stand at one place of the sequence: tokens first … first + count - 1, decided by one operand.
+
+    `operand` is None where every example has the same token (count is 1 then). Models use this to compute each
+    distinct state once; see `models/distinct.py`.
+    """
+
+    operand: int | None
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Every example of a task. A task owns its vocabulary: no other task shares or shifts its token numbers."""
+
+    tokens: Integers  # [example, position], values in 0 … len(vocabulary) - 1
+    labels: Integers  # [example], values in 0 … classes - 1
+    vocabulary: tuple[str, ...]  # what each token number stands for
+    classes: int  # size of the model's output; class c is token c
+    positions: tuple[Position, ...]
+
+    def show(self, example: int) -> str:
+        """The example as a person reads it, such as `3 + 5 = 1`."""
+        words = [self.vocabulary[token] for token in self.tokens[example]]
+        return " ".join([*words, self.vocabulary[self.labels[example]]])
+
+
+def binary_operation(
+    p: int, operation: Callable[[Integers, Integers], Integers], symbol: str = "∘", first_y: int = 0
+) -> Table:
+    """All sequences `x symbol y =` with x in 0 … p-1 and y in first_y … p-1, labelled `operation(x, y)`.
+
+    `operation` gets whole arrays [example] and returns labels in 0 … p-1. Tokens 0 … p-1 are the numbers,
+    p is the operation, p + 1 is "=".
+    """
+    if p < 2:
+        raise BadInput(f"p = {p} is too small; allowed: integers from 2 on")
+    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(p), np.arange(first_y, p), indexing="ij"))
+    labels = np.asarray(operation(x, y), dtype=np.int64)
+    if labels.shape != x.shape or labels.min() < 0 or labels.max() >= p:
+        raise BadInput(f"the operation {symbol!r} must return one label in 0 … {p - 1} for every example")
+    return Table(
+        tokens=np.stack([x, np.full_like(x, p), y, np.full_like(x, p + 1)], axis=1),
+        labels=labels,
+        vocabulary=(*map(str, range(p)), symbol, "="),
+        classes=p,
+        positions=(
+            Position(0, 0, p),
+            Position(None, p, 1),
+            Position(1, first_y, p - first_y),
+            Position(None, p + 1, 1),
+        ),
+    )
+
+
+def split(examples: int, train_fraction: float, seed: int) -> tuple[Integers, Integers]:
+    """Row numbers of the training and of the validation examples, each in random order.
+
+    The split depends on (number of examples, fraction, seed) alone, so it is the same for every optimizer and model.
+    """
+    training = round(examples * train_fraction)
+    if not 0 < training < examples:
+        raise BadInput(
+            f"train_fraction = {train_fraction} leaves {training} of {examples} examples for training; "
+            "allowed: fractions strictly between 0 and 1 that leave some for either side"
+        )
+    order = stream(seed, "split").permutation(examples)
+    return order[:training], order[training:]
