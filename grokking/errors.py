@@ -1,5 +1,15 @@
-"""The one exception that users meet: a sentence that names the bad value and what is allowed."""
+"""What ends a command early: bad input, told in one sentence, or a signal."""
 
 
 class BadInput(ValueError):
-    """Raised before any work starts; the command line prints it and exits with code 2."""
+    """Names the bad value and what is allowed, before any work; the command line prints it and exits with code 2."""
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM stopped the work; `code` is the exit code 130 or 143."""
+
+    again = "the same command goes on from there."
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code

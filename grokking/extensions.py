@@ -31,7 +31,10 @@ def import_extension(name: str) -> ModuleType:
     if alias in sys.modules:
         return sys.modules[alias]
     spec = importlib.util.spec_from_file_location(alias, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # a file may import its neighbours, as a script may
     module = importlib.util.module_from_spec(spec)
     sys.modules[alias] = module
     try:

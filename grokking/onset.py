@@ -77,6 +77,7 @@ def outcome(
         "delay": delay,
         "diverged_at": diverged_at,
         "steps_trained": steps_trained,
+        "steps_per_epoch": 1 / per_step,
     }
     for event in ("memorize", "generalize", "sustain"):
         steps = getattr(found, event)

@@ -1,4 +1,4 @@
-"""What a run is: settings by dotted name, complete and hashable; studies; and the plan that groups runs into cohorts."""
+"""What a run is: settings by dotted name, complete and hashable; studies; and the plan of cohorts."""
 
 import hashlib
 import itertools
@@ -219,7 +219,7 @@ class Study:
     """A question's runs: every arm (settings by dotted name, on top of `base`) with every seed."""
 
     base: Settings
-    arms: tuple[Settings, ...]
+    arms: Sequence[Settings]
     seeds: Sequence[int]
 
     def specs(self) -> list[RunSpec]:
@@ -237,10 +237,10 @@ def total_steps(specs: Iterable[RunSpec]) -> int:
     return sum(spec.setting.integer("steps") for spec in specs)
 
 
-def grid(**axes: Sequence[Scalar]) -> tuple[dict[str, Scalar], ...]:
+def grid(**axes: Sequence[Scalar]) -> list[Settings]:
     """Every combination of the values of each axis; `optimizer__lr` stands for `optimizer.lr`."""
     names = [name.replace("__", ".") for name in axes]
-    return tuple(dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values()))
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
 def plan(specs: Sequence[RunSpec], width: int, workers: int = 1) -> list[list[RunSpec]]:

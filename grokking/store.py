@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from grokking.errors import BadInput
 
 SCHEMA = 1
+METRICS = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
 STEP_COLUMNS = (
     "steps_to_memorize",
     "steps_to_generalize",
@@ -38,6 +39,7 @@ class Results:
     curves: pd.DataFrame  # a line per (run_id, step): the metrics
     machines: tuple[str, ...]  # what they were trained on
     missing: int  # runs asked for that are not stored
+    core_seconds: float  # what training the stored ones took, one core each
 
 
 def prepare(folder: Path) -> None:
@@ -110,21 +112,56 @@ def stored(folder: Path) -> dict[str, Path]:
     return found
 
 
-def load(folder: Path, run_ids: Iterable[str]) -> Results:
-    """The tables of these runs, in this order; runs that are not stored are counted, never invented."""
+def load(folder: Path, run_ids: Iterable[str], adopt: Path | None = None) -> Results:
+    """The tables of these runs, in this order; runs that are not stored are counted, never invented.
+
+    With `adopt`, runs that are not stored are taken from that folder's published tables.
+    """
     wanted = list(dict.fromkeys(run_ids))
     units = stored(folder)
-    here = [run_id for run_id in wanted if run_id in units]
-    opened = {unit: _open(unit) for unit in dict.fromkeys(units[run_id] for run_id in here)}
-    runs = [table.loc[[run_id]] for run_id in here for table in [opened[units[run_id]][0]]]
-    curves = [opened[units[run_id]][1][run_id] for run_id in here]
-    machines = sorted({opened[unit][2] for unit in opened})
+    found = {unit: _open(unit) for unit in dict.fromkeys(units[run_id] for run_id in wanted if run_id in units)}
+    sources = {run_id: found[units[run_id]] for run_id in wanted if run_id in units}
+    published = adopted(adopt)
+    sources |= {run_id: published[run_id] for run_id in wanted if run_id in published and run_id not in sources}
+    here = [run_id for run_id in wanted if run_id in sources]
+    runs = [sources[run_id].runs.loc[[run_id]] for run_id in here]
+    curves = [sources[run_id].curves[run_id] for run_id in here if run_id in sources[run_id].curves]
     return Results(
         pd.concat(runs).reset_index(drop=True) if runs else pd.DataFrame(),
         pd.concat(curves).reset_index(drop=True) if curves else pd.DataFrame(),
-        tuple(machines),
+        tuple(sorted({sources[run_id].machine for run_id in here})),
         len(wanted) - len(here),
+        sum(unit.core_seconds for unit in {id(source): source for source in sources.values()}.values()),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One place that runs are read from: a unit, or a published pair of tables."""
+
+    runs: pd.DataFrame  # indexed by run_id
+    curves: dict[str, pd.DataFrame]
+    machine: str
+    core_seconds: float
+
+
+def adopted(folder: Path | None) -> dict[str, Source]:
+    """The source of each run in a folder of published tables: NAME_runs.csv, NAME.json, and curves in NAME.csv."""
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise BadInput(f"adopt = {str(folder)!r} is no folder; name one that holds published tables (*_runs.csv)")
+    found: dict[str, Source] = {}
+    for path in sorted(folder.glob("*_runs.csv")):
+        name = path.name.removesuffix("_runs.csv")
+        table = read_runs(path).set_index("run_id", drop=False)
+        main = pd.read_csv(folder / f"{name}.csv", float_precision="round_trip")
+        columns = ["run_id", "step", *(metric for metric in METRICS if metric in main)]
+        curves = dict(list(main[columns].groupby("run_id"))) if {"run_id", "step"} <= set(main.columns) else {}
+        facts = json.loads((folder / f"{name}.json").read_text())
+        source = Source(table, curves, facts["machine"], 60.0 * facts["core_minutes"])
+        found |= {run_id: source for run_id in table.index if run_id not in found or curves}
+    return found
 
 
 def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
@@ -133,19 +170,20 @@ def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
     return table.astype({column: "Int64" for column in STEP_COLUMNS if column in table})
 
 
-def _open(unit: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], str]:
+def _open(unit: Path) -> Source:
     table = read_runs(unit / "runs.csv")
     with np.load(unit / "curves.npz", allow_pickle=False) as packed:
         arrays = dict(packed)
     steps = arrays.pop("steps")
     curves = {}
     for run, run_id in enumerate(table["run_id"]):
-        curve = pd.DataFrame(
-            {"run_id": run_id, "step": steps, **{name: values[:, run] for name, values in arrays.items()}}
+        own = steps <= table["steps_trained"][run]
+        curves[run_id] = pd.DataFrame(
+            {"run_id": run_id, "step": steps[own], **{name: values[own, run] for name, values in arrays.items()}}
         )
-        curves[run_id] = curve[curve["step"] <= table["steps_trained"][run]]
-    machine = str(json.loads((unit / "unit.json").read_text()).get("machine", "unknown machine"))
-    return table.set_index("run_id", drop=False), curves, machine
+    info = json.loads((unit / "unit.json").read_text())
+    machine, seconds = str(info.get("machine", "unknown machine")), float(info.get("seconds", 0.0))
+    return Source(table.set_index("run_id", drop=False), curves, machine, seconds)
 
 
 def _csv(rows: Sequence[Mapping[str, object]]) -> bytes:

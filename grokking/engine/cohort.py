@@ -185,7 +185,7 @@ class Trainer:
 
         scores = vmap(forward)(cohort.weights, self.tokens[rows])
         hits = (scores.argmax(-1) == labels).double()
-        loss = vmap(lambda s, l: self.loss(s, l, **self.setting.options("loss")))
+        loss = vmap(lambda scores, labels: self.loss(scores, labels, **self.setting.options("loss")))
         return {
             "train_loss": loss(scores[:, :seen], labels[:, :seen]).double().cpu().numpy(),
             "validation_loss": loss(scores[:, seen:], labels[:, seen:]).double().cpu().numpy(),

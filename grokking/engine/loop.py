@@ -10,8 +10,7 @@ from grokking.engine.cohort import Cohort, Trainer, start
 from grokking.engine.evaluation_grid import evaluation_steps
 from grokking.onset import Onset, onset, outcome
 from grokking.runs import RunSpec
-
-METRICS = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
+from grokking.store import METRICS
 
 
 @dataclass

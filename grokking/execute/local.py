@@ -20,20 +20,13 @@ import torch
 from tqdm import tqdm
 
 from grokking.engine.loop import Record
-from grokking.errors import BadInput
+from grokking.errors import BadInput, Interrupted
 from grokking.execute.unit import train_unit
 from grokking.extensions import import_extensions
 from grokking.runs import RunSpec, total_steps
 
 Ended = list[tuple[int, str]]  # (steps left of the budget, status) of each run that ended
 WIDTH = 8  # runs side by side on a CPU: beyond that the activations of a step leave the caches
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM; `code` is the exit code."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
 
 
 def choose_device(device: str) -> str:

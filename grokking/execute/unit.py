@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from grokking.engine.loop import METRICS, Record, training
+from grokking.engine.loop import Record, training
 from grokking.runs import RunSpec
-from grokking.store import write_unit
+from grokking.store import METRICS, write_unit
 
 Report = Callable[[int, list[Record]], None]  # (run-steps since the last call, runs that ended)
 

@@ -51,6 +51,7 @@ class Rows:
                 self.pick[axis] = (tokens[:, index, None] == values).to(dtype)
 
     def count(self, axis: Axis) -> int:
+        """How many rows there are."""
         return 1 if axis is NONE else self.examples if axis == EVERY else self.counts[axis]
 
     def lift(self, x: Tensor, axis: Axis, to: Axis) -> Tensor:
@@ -73,8 +74,9 @@ def forward(model: "Transformer", tokens: Tensor) -> Tensor:
     rows = Rows(model.layout, tokens, model.embedding.weight.dtype)
     groups = embed(model, rows, tokens)
     last = tokens.shape[1] - 1
-    for layer, block in enumerate(model.blocks):
-        wanted = range(last, last + 1) if layer == len(model.blocks) - 1 else range(last + 1)
+    layers = model.layers()
+    for layer, block in enumerate(layers):
+        wanted = range(last, last + 1) if layer == len(layers) - 1 else range(last + 1)
         groups = advance(block, rows, groups, wanted, model.causal)
     (readout,) = groups
     return model.readout(rows.lift(readout.x, readout.axis, EVERY)[:, -1])

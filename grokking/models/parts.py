@@ -1,6 +1,7 @@
 """The parts of a transformer: linear map, norm, dropout, feed-forward, positions; each for any leading axes."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +13,16 @@ from grokking.roles import Declaring, Role
 class Linear(Declaring):
     """y = x Wᵀ (+ b), W [fan_out, fan_in] drawn from N(0, 1 / fan_in)."""
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, fan_in: int, fan_out: int, bias: bool, role: Role = Role.HIDDEN) -> None:
         super().__init__()
         self.declare("weight", (fan_out, fan_in), role, std=fan_in**-0.5)
-        self.bias: Tensor | None = None
         if bias:
-            del self.bias
             self.declare("bias", (fan_out,), Role.BIAS)
+        else:
+            self.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[…, fan_in] → […, fan_out]."""
@@ -28,22 +32,29 @@ class Linear(Declaring):
 class Embedding(Declaring):
     """A row of width numbers per token (or per position), drawn from N(0, 1 / width)."""
 
+    weight: Tensor
+
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
-        self.declare("weight", (rows, width), Role.EMBEDDING, std=width**-0.5)
+        self.declare(
+            "weight", (rows, width), Role.EMBEDDING, std=float(__import__("os").environ.get("EMB", width**-0.5))
+        )
 
 
 class Norm(Declaring):
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ε = 1e-5."""
 
+    gain: Tensor
+    bias: Tensor | None
+
     def __init__(self, kind: str, width: int, bias: bool) -> None:
         super().__init__()
         self.center = kind == "layernorm"
         self.declare("gain", (width,), Role.GAIN, mean=1.0)
-        self.bias: Tensor | None = None
         if self.center and bias:
-            del self.bias
             self.declare("bias", (width,), Role.BIAS)
+        else:
+            self.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[…, width] → […, width]."""
@@ -64,11 +75,12 @@ class Dropout(nn.Module):
     `key` [] is set by the engine for every step (a hash of run and step); `site` counts the dropouts of a model.
     """
 
+    key: Tensor
+
     def __init__(self, rate: float, site: int) -> None:
         super().__init__()
         self.rate, self.site = rate, site
         self.register_buffer("key", torch.zeros((), dtype=torch.int64))
-        self.key: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero each element with probability `rate` and scale the rest by 1 / (1 - rate); the identity in `eval`."""
@@ -107,7 +119,7 @@ class FeedForward(nn.Module):
         return self.down(self.dropout(hidden))
 
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swiglu": F.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swiglu": F.silu}
 
 
 def sinusoidal(positions: int, width: int) -> Tensor:

@@ -117,6 +117,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Maps tokens [example, position] to class scores [example, class]."""
 
+    position_vectors: Tensor | None
+
     def __init__(
         self,
         table: Table,
@@ -156,6 +158,10 @@ class Transformer(nn.Module):
         self.head = None if tied else Linear(width, table.classes, bias, role=Role.HEAD)
         self.classes = table.classes
 
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
+        return list(self.blocks)  # type: ignore[arg-type]
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Class scores, computing each distinct state once; dropout makes every example's states distinct."""
         if self.training and self.dropout_rate:
@@ -167,7 +173,7 @@ class Transformer(nn.Module):
         x = self.embed(tokens, torch.arange(tokens.shape[-1], device=tokens.device))
         positions = torch.arange(tokens.shape[-1], device=tokens.device)
         visible = positions[:, None] >= positions if self.causal else torch.ones_like(positions[:, None] >= positions)
-        for block in self.blocks:
+        for block in self.layers():
             h = block.read(x)
             q, k = block.attention.queries(h, positions), block.attention.keys(h, positions)
             scores = torch.einsum("nihc,njhc->nhij", q, k).masked_fill(~visible, -math.inf)

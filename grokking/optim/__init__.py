@@ -15,12 +15,13 @@ Slots = Mapping[str, Callable[[Tensor], Tensor]]  # name of a state tensor → i
 
 
 class State(dict[str, Tensor]):
-    """The state tensors of one parameter: `state.velocity` reads one, `state(velocity=v)` is a copy with it replaced."""
+    """State tensors of one parameter: `state.velocity` reads one, `state(velocity=v)` is a copy with it replaced."""
 
     def __getattr__(self, name: str) -> Tensor:
         return self[name]
 
     def __call__(self, **changed: Tensor) -> "State":
+        """A copy with these tensors replaced."""
         return State({**self, **changed})
 
 

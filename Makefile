@@ -1,0 +1,42 @@
+# Everything from an empty clone: `make reproduce` (install, train, draw) and `make test`.
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+BIN := .venv/bin
+EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce test check figures clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: .venv/installed  ## a virtual environment in .venv with the package and what its tests need
+
+.venv/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing PyTorch ($(TORCH)): the longest part"
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
+	@touch $@
+
+reproduce: install  ## train and draw every figure on this machine: a first small one within minutes, then the real ones
+	$(BIN)/grokking sweep $(EXPERIMENTS) --scale smoke
+	$(BIN)/grokking draw $(EXPERIMENTS) --scale smoke
+	$(BIN)/grokking sweep $(EXPERIMENTS) --scale laptop
+	$(BIN)/grokking draw $(EXPERIMENTS) --scale laptop
+
+figures: install  ## draw again from what is stored, without training
+	$(BIN)/grokking draw $(EXPERIMENTS) --scale laptop
+
+test: install  ## the test suite
+	$(BIN)/python -m pytest
+
+check: install  ## format, lint, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## remove trained results, drawn figures and caches; keeps .venv and figures/published
+	rm -rf results figures/*.png figures/*.svg figures/*.csv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,95 @@
+"""The table that compares arms: how many runs generalise, after how many steps, and how sure that is."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from grokking.survival import (
+    Estimate,
+    holm,
+    median_steps,
+    paired_permutation_test,
+    restricted_mean,
+    restricted_mean_ratio,
+    restricted_times,
+    success_rate,
+)
+
+
+def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
+    """One line per value of the column `arm`, in order of appearance; every run counts, censored ones at the budget.
+
+    `runs` has the columns of the runs table, one task and one budget. Columns of the result: n, generalized, sustained;
+    success (share generalised, Wilson interval); median_steps (Kaplan–Meier, log-log interval, empty: not reached);
+    mean_steps and mean_epochs (restricted to the budget, t interval); ratio (of the restricted mean to that of the
+    arm `reference`, paired by seed), p (two-sided sign-flip test of the paired log times), p_holm (Holm over the arms
+    of this table) and smallest_p (that n pairs can give at all).
+    """
+    if runs["steps"].nunique() != 1:
+        raise ValueError(f"arms are compared at one budget, but these runs have {sorted(runs['steps'].unique())}")
+    horizon = float(runs["steps"].iloc[0])
+    times = {name: _times(group, horizon) for name, group in runs.groupby(arm, sort=False)}
+    lines = []
+    for name, group in runs.groupby(arm, sort=False):
+        steps, events = _observed(group)
+        per_epoch = float(group["steps_per_epoch"].iloc[0])
+        mean = restricted_mean(steps, events, horizon)
+        if not events.any():  # all at the budget: the mean is a bound, not an estimate with no error
+            mean = Estimate(mean.value, mean.value, None, mean.n)
+        epochs = _scaled(mean, 1 / per_epoch)
+        line: dict[str, Any] = {
+            arm: name,
+            "n": len(group),
+            "generalized": int(events.sum()),
+            "sustained": int(group["sustained"].sum()),
+        }
+        line |= _columns("success", success_rate(events)) | _columns("median_steps", median_steps(steps, events))
+        line |= _columns("mean_steps", mean) | _columns("mean_epochs", epochs)
+        lines.append(line | _against(times[name], times[reference], name == reference))
+    table = pd.DataFrame(lines)
+    tested = table["p"].notna()
+    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
+    return table
+
+
+def paired_ratio(runs: pd.DataFrame, arm: str, numerator: str, denominator: str) -> Estimate:
+    """Ratio of the restricted means of two arms, paired by seed."""
+    horizon = float(runs["steps"].iloc[0])
+    above, below = (_times(runs[runs[arm] == name], horizon) for name in (numerator, denominator))
+    both = above.index.intersection(below.index)
+    return restricted_mean_ratio(above[both].to_numpy(), below[both].to_numpy())
+
+
+def _against(own: pd.Series, reference: pd.Series, itself: bool) -> dict[str, float | None]:
+    both = own.index.intersection(reference.index)
+    if itself or len(both) < 2:
+        return {
+            **_columns("ratio", Estimate(1.0 if itself else None, None, None, len(both))),
+            "p": None,
+            "smallest_p": None,
+        }
+    a, b = own[both].to_numpy(), reference[both].to_numpy()
+    test = paired_permutation_test(a, b)
+    return {**_columns("ratio", restricted_mean_ratio(a, b)), "p": test.p_value, "smallest_p": test.smallest_p}
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    value, low, high = (None if x is None else x * factor for x in (estimate.value, estimate.low, estimate.high))
+    return Estimate(value, low, high, estimate.n)
+
+
+def _observed(group: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Steps to generalise (the budget where censored) and whether the run did, as arrays [run]."""
+    events = (group["status"] == "generalized").to_numpy(bool)
+    return group["steps_to_generalize"].fillna(group["steps"]).to_numpy(float), events
+
+
+def _times(group: pd.DataFrame, horizon: float) -> "pd.Series":
+    """Restricted steps-to-generalize by seed."""
+    return pd.Series(restricted_times(*_observed(group), horizon), index=group["seed"].to_numpy())
+
+
+def _columns(name: str, estimate: Estimate) -> dict[str, float | None]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

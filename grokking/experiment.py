@@ -1,0 +1,38 @@
+"""What an experiment file holds: studies by scale, and how their results become figures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from grokking.errors import BadInput
+from grokking.extensions import import_extension
+from grokking.plotting import Drawing
+from grokking.registry import suggest
+from grokking.runs import RunSpec, Study
+from grokking.store import Results
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An opened experiment file; its docstring says claim, source and definition."""
+
+    path: str
+    studies: dict[str, Sequence[Study]]
+    draw: Callable[[Results], Sequence[Drawing]]
+
+    def specs(self, scale: str) -> list[RunSpec]:
+        """All runs of this scale, each once."""
+        if scale not in self.studies:
+            raise BadInput(f"{self.path} has no scale {scale!r}; {suggest(scale, list(self.studies))}")
+        runs = [spec for study in self.studies[scale] for spec in study.specs()]
+        return list({spec.run_id: spec for spec in runs}.values())
+
+
+def open_experiment(path: str) -> Experiment:
+    """Load an experiment file, which must define STUDIES and draw."""
+    module = import_extension(path)
+    for name in ("STUDIES", "draw"):
+        if not hasattr(module, name):
+            raise BadInput(
+                f"{path} defines no {name}; an experiment defines STUDIES (scale → list of Study) and draw(results)"
+            )
+    return Experiment(path, module.STUDIES, module.draw)

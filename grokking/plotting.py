@@ -1,0 +1,165 @@
+"""From tables to pictures, in one style; every figure leaves PNG, SVG and the CSV behind it."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from grokking.survival import KaplanMeier
+
+matplotlib.use("Agg")
+
+# Okabe & Ito's colours, told apart with every kind of colour vision; the order keeps neighbours distinct in grey too.
+COLORS = {
+    "sgd": "#E69F00",
+    "rmsprop": "#56B4E9",
+    "adam": "#009E73",
+    "adamw": "#0072B2",
+    "muon": "#D55E00",
+}
+TITLES = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW", "muon": "Muon"}
+GREY = "#8A8A8A"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Does our evidence agree with what was published?"""
+
+    claim: str  # what was published, with its source
+    ours: str  # the same quantity here, with interval and n
+    answer: str  # "consistent", "not consistent", "undecided"
+
+    def __str__(self) -> str:
+        return f"{self.answer}: {self.claim}; here {self.ours}"
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A figure with the tables behind it: `tables[""]` becomes NAME.csv, `tables["runs"]` NAME_runs.csv."""
+
+    name: str
+    figure: Figure
+    tables: dict[str, pd.DataFrame]
+    n: int  # seeds per arm
+    verdict: Verdict | None = None
+    markdown: Callable[[pd.DataFrame], str] | None = None  # tables[""] as it stands in a document
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house style, for figures made within."""
+    settings = {
+        "figure.dpi": 110,
+        "savefig.dpi": 160,
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "#E6E6E6",
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "svg.hashsalt": "grokking",
+        "svg.fonttype": "none",
+    }
+    with sns.axes_style("ticks"), matplotlib.rc_context(settings):
+        yield
+
+
+def seeds(axes: Axes, curves: pd.DataFrame, metric: str, color: str, label: str, **line: Any) -> None:
+    """Every run of `curves` (columns run_id, step and `metric`) as a thin line."""
+    for index, (_, curve) in enumerate(curves.groupby("run_id", sort=False)):
+        axes.plot(curve["step"], curve[metric], color=color, lw=0.9, label=label if index == 0 else None, **line)
+
+
+def ends(axes: Axes, curves: pd.DataFrame, metric: str, color: str, label: str) -> None:
+    """Mark where each run was cut off at its budget."""
+    last = curves.groupby("run_id", sort=False).last()
+    axes.plot(last["step"], last[metric], ls="", marker="|", ms=9, mew=1.6, color=color, label=label)
+
+
+def steps_axis(axes: Axes, steps_per_epoch: float, label: bool = True) -> None:
+    """Steps on a log axis below, epochs (passes over the training set) above."""
+
+    def to_epochs(steps: Any) -> Any:
+        return steps / steps_per_epoch
+
+    def to_steps(epochs: Any) -> Any:
+        return epochs * steps_per_epoch
+
+    axes.set_xscale("log")
+    top = axes.secondary_xaxis("top", functions=(to_epochs, to_steps))
+    top.set_xscale("log")
+    top.tick_params(labelsize=7, pad=1)
+    if label:
+        axes.set_xlabel("steps (log)")
+        top.set_xlabel("epochs (log)", fontsize=8)
+
+
+def survival_curve(
+    axes: Axes, estimate: KaplanMeier, until: float, color: str, label: str, band: bool, **line: Any
+) -> None:
+    """Share of runs that have generalised by each step, 1 - S(t), with its 95 % log-log band."""
+    steps = np.append(estimate.steps, until)
+    share, low, high = (
+        1 - np.append(values, values[-1]) for values in (estimate.survival, estimate.high, estimate.low)
+    )
+    axes.step(steps, share, where="post", color=color, label=label, **line)
+    if band:
+        axes.fill_between(steps, low, high, step="post", color=color, alpha=0.12, lw=0)
+
+
+def heat_map(axes: Axes, table: pd.DataFrame, budget: float) -> None:
+    """Mean steps over learning rate and weight decay; `table` has optimizer.lr, optimizer.weight_decay, mean_steps,
+    generalized, n and best."""
+    keys = {"index": "optimizer.weight_decay", "columns": "optimizer.lr"}
+    means = table.pivot(**keys, values="mean_steps")
+    words = table.assign(
+        word=[
+            f"{m:,.0f}\n{g}/{n}" for m, g, n in zip(table["mean_steps"], table["generalized"], table["n"], strict=True)
+        ]
+    )
+    scale = {"vmin": np.log(200), "vmax": np.log(budget), "cmap": "cividis", "cbar": False}
+    notes = {"annot": words.pivot(**keys, values="word"), "fmt": "", "annot_kws": {"fontsize": 8}}
+    sns.heatmap(np.log(means), **scale, **notes, linewidths=1, ax=axes)
+    best = table[table["best"]].iloc[0]
+    column, row = means.columns.get_loc(best["optimizer.lr"]), means.index.get_loc(best["optimizer.weight_decay"])
+    axes.add_patch(Rectangle((column, row), 1, 1, fill=False, ec="#D55E00", lw=2.5, clip_on=False))
+    axes.set_xticklabels([f"{lr:g}" for lr in means.columns])
+    axes.set_yticklabels([f"{decay:g}" for decay in means.index], rotation=0)
+    axes.set(xlabel="learning rate", ylabel="weight decay")
+    axes.grid(visible=False)
+
+
+def caption(figure: Figure, text: str) -> None:
+    """A caption below the figure: n, units, definitions, machine."""
+    width = int(figure.get_figwidth() * 17.5)
+    figure.text(0.01, -0.01, textwrap.fill(text, width), ha="left", va="top", fontsize=7.5, color="#444444")
+
+
+def save(drawing: Drawing, folder: Path) -> list[str]:
+    """Write PNG, SVG and CSVs; the bytes of a CSV depend on its table alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    with style():
+        for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            path = folder / f"{drawing.name}.{suffix}"
+            drawing.figure.savefig(path, bbox_inches="tight", metadata=metadata)
+            files.append(str(path))
+    for part, table in drawing.tables.items():
+        path = folder / (f"{drawing.name}_{part}.csv" if part else f"{drawing.name}.csv")
+        table.to_csv(path, index=False, lineterminator="\n")
+        files.append(str(path))
+    return files

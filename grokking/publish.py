@@ -1,0 +1,90 @@
+"""Our evidence: published figures with their tables, and the documents whose numbers are generated from them.
+
+A document has places `<!-- generated: NAME -->` … `<!-- end -->`; what stands between them is
+`figures/published/NAME.md`, which is written here from committed tables and nowhere by hand.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from grokking.errors import BadInput
+from grokking.plotting import Drawing, save
+from grokking.store import Results
+
+PUBLISHED = Path("figures/published")
+DOCUMENTS = ("README.md", "REPRODUCING.md")
+PLACE = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: str, folder: Path = PUBLISHED) -> None:
+    """Copy a drawing and its tables to the published ones; refuses to replace evidence from more seeds."""
+    path = folder / f"{drawing.name}.json"
+    if path.exists() and (before := json.loads(path.read_text())["n"]) > drawing.n:
+        raise BadInput(f"{path} holds n = {before} seeds per arm; refused to replace it with n = {drawing.n}")
+    save(drawing, folder)
+    facts = {
+        "figure": drawing.name,
+        "experiment": experiment,
+        "scale": scale,
+        "n": drawing.n,
+        "runs": len(drawing.tables["runs"]),
+        "run_steps": int(drawing.tables["runs"]["steps_trained"].sum()),
+        "core_minutes": round(results.core_seconds / 60),
+        "machine": "; ".join(results.machines),
+        "claim": drawing.verdict.claim if drawing.verdict else "",
+        "ours": drawing.verdict.ours if drawing.verdict else "",
+        "verdict": drawing.verdict.answer if drawing.verdict else "",
+    }
+    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    if drawing.markdown is not None:
+        (folder / f"{drawing.name}.md").write_text(drawing.markdown(drawing.tables[""]) + "\n")
+
+
+def verdicts(folder: Path = PUBLISHED) -> str:
+    """One line per published figure: what was claimed, what we measured, and the command that measures it."""
+    head = "| figure | published | ours | verdict | runs, run-steps, core-minutes, machine | command |"
+    lines = [head, "|---|---|---|---|---|---|"]
+    for path in sorted(folder.glob("*.json")):
+        f = json.loads(path.read_text())
+        picture = f"[{f['figure']}](figures/published/{f['figure']}.png) (n = {f['n']})"
+        work = f"{f['runs']}, {f['run_steps']:,}, {f['core_minutes']}, {f['machine']}"
+        command = f"`grokking sweep {f['experiment']} --scale {f['scale']}`"
+        cells = [picture, *(f[key] or "–" for key in ("claim", "ours", "verdict")), work, command]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def rewrite_documents(root: Path = Path()) -> None:
+    """Put every generated text into its places."""
+    folder = root / PUBLISHED
+    (folder / "verdicts.md").write_text(verdicts(folder) + "\n")
+    for name in DOCUMENTS:
+        path = root / name
+        path.write_text(filled(path.read_text(), folder))
+
+
+def filled(document: str, folder: Path) -> str:
+    """The document with its generated places filled."""
+
+    def fill(place: re.Match[str]) -> str:
+        source = folder / f"{place[2]}.md"
+        if not source.exists():
+            raise BadInput(f"no {source} to fill the place {place[2]!r}; draw it with --publish first")
+        return place[1] + source.read_text() + place[3]
+
+    return PLACE.sub(fill, document)
+
+
+def interval(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
+    """`value [low, high]` of an estimate's three columns; ≥ where all is known is a bound."""
+    value, low, high = (row[name], row[f"{name}_low"], row[f"{name}_high"])
+    if pd.isna(value):
+        return "not reached"
+    if pd.isna(high):
+        return f"≥ {value:,.{digits}f}" if not pd.isna(low) else f"{value:,.{digits}f}"
+    return f"{value:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
