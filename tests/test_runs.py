@@ -334,12 +334,12 @@ def test_a_mistake_in_one_arm_is_told_before_any_work():
 
 def test_a_grid_is_every_combination_by_dotted_name():
     arms = grid(optimizer__lr=[0.1, 0.2], batch_size=[32, 64])
-    assert arms == (
+    assert list(arms) == [
         {"optimizer.lr": 0.1, "batch_size": 32},
         {"optimizer.lr": 0.1, "batch_size": 64},
         {"optimizer.lr": 0.2, "batch_size": 32},
         {"optimizer.lr": 0.2, "batch_size": 64},
-    )
+    ]
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------
@@ -369,6 +369,11 @@ def test_a_plan_has_work_for_every_worker_where_runs_suffice(counts, width, work
 def test_a_plan_for_one_worker_is_as_wide_as_allowed():
     assert [len(cohort) for cohort in plan(study_of(16), 8)] == [8, 8]
     assert [len(cohort) for cohort in plan(study_of(16), 16)] == [16]
+
+
+def test_a_plan_shares_the_runs_evenly():
+    assert [len(cohort) for cohort in plan(study_of(12), 8, 2)] == [6, 6]
+    assert [len(cohort) for cohort in plan(study_of(20), 8, 2)] == [7, 7, 6]
 
 
 def test_runs_of_one_setting_share_a_cohort_whatever_their_numbers_and_order():

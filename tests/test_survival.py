@@ -233,11 +233,11 @@ def test_permutation_test_equals_the_enumeration_of_all_sign_flips(n):
 def test_sampled_permutation_test_is_near_the_enumeration_and_repeats_exactly():
     draws = stream(6, "sampled")
     a, b = draws.lognormal(8.2, 0.5, 14), draws.lognormal(8, 0.5, 14)
-    before = np.random.get_state()[1].copy()
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
     test = paired_permutation_test(a, b)
     assert test.p_value == pytest.approx(sign_flip_p(a, b), abs=0.02)
     assert paired_permutation_test(a, b) == test
-    assert np.array_equal(np.random.get_state()[1], before)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
 def test_no_p_value_is_below_the_smallest_p():

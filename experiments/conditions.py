@@ -1,0 +1,107 @@
+"""Why does a run not grok? One thing at a time is taken away from a setting that does.
+
+Claim      The data fraction, the weight decay, the learning rate and the budget each decide whether a run generalises
+           (Power et al. 2022, figures 1 and 2; Nanda et al. 2023, appendix D).
+Here       AdamW at its defaults on x + y (mod 59), and the same with one setting changed.
+Definition As everywhere: first evaluation with validation accuracy >= 0.95 within the budget, else censored.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from grokking.plotting import Drawing, caption, seeds, steps_axis, style
+from grokking.publish import interval
+from grokking.runs import Settings, Study
+from grokking.store import Results
+from grokking.survival import median_steps
+
+CONDITIONS: dict[str, Settings] = {
+    "the default (AdamW)": {},
+    "less data: train_fraction = 0.3": {"train_fraction": 0.3},
+    "less data: train_fraction = 0.2": {"train_fraction": 0.2},
+    "more data: train_fraction = 0.6": {"train_fraction": 0.6},
+    "less decay: optimizer.weight_decay = 0.1": {"optimizer.weight_decay": 0.1},
+    "no decay: optimizer.weight_decay = 0": {"optimizer.weight_decay": 0.0},
+    "slower: optimizer.lr = 0.0003": {"optimizer.lr": 3e-4},
+    "faster: optimizer.lr = 0.03": {"optimizer.lr": 3e-2},
+}
+STUDIES = {
+    "smoke": [Study({"task.p": 31, "model.width": 64, "steps": 500}, list(CONDITIONS.values()), range(1))],
+    "laptop": [Study({"steps": 3_000}, list(CONDITIONS.values()), range(3))],
+}
+
+
+def draw(results: Results) -> Sequence[Drawing]:
+    """Validation accuracy against steps, a panel per condition."""
+    labels = {_key(settings): label for label, settings in CONDITIONS.items()}
+    default = results.runs[["train_fraction", "optimizer.weight_decay", "optimizer.lr"]].mode().iloc[0].to_dict()
+    runs = results.runs.assign(condition=[labels[_changed(row, default)] for row in results.runs.to_dict("records")])
+    order = [label for label in CONDITIONS if label in set(runs["condition"])]
+    table, n = _table(runs, order), int(runs.groupby("condition")["seed"].nunique().min())
+    with style():
+        figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+        panels = figure.subplots(2, 4, sharex=True, sharey=True).ravel()
+        for axes, label in zip(panels, order, strict=False):
+            here = runs[runs["condition"] == label]
+            curves = results.curves[results.curves["run_id"].isin(here["run_id"])]
+            seeds(axes, curves, "train_accuracy", "#0072B2", "training", ls=":")
+            seeds(axes, curves, "validation_accuracy", "#0072B2", "validation", ls="-")
+            axes.set_title(label, fontsize=8.5, pad=16)
+            steps_axis(axes, float(here["steps_per_epoch"].iloc[0]), label=axes in panels[4:])
+        for axes in panels[::4]:
+            axes.set_ylabel("accuracy")
+        panels[0].legend(loc="lower right")
+        first = runs.iloc[0]
+        caption(
+            figure,
+            f"AdamW on {first['task.name']} (p = {first['task.p']}); one setting changed at a time. n = {n} seeds, each a line, "
+            f"budget {first['steps']:,} steps. Trained on: {'; '.join(results.machines)}.",
+        )
+    return [Drawing("conditions", figure, {"": table, "runs": results.runs}, n, None, markdown)]
+
+
+def _key(settings: Settings) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(settings.items()))
+
+
+def _changed(row: dict[str, object], default: dict[str, object]) -> tuple[tuple[str, object], ...]:
+    return _key({name: row[name] for name, value in default.items() if row[name] != value})  # type: ignore[misc]
+
+
+def _table(runs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    lines = []
+    for label in order:
+        group = runs[runs["condition"] == label]
+        done = (group["status"] == "generalized").to_numpy(bool)
+        median = median_steps(group["steps_to_generalize"].fillna(group["steps"]).to_numpy(float), done)
+        lines.append(
+            {
+                "condition": label,
+                "n": len(group),
+                "memorized": int(group["memorized"].sum()),
+                "generalized": int(done.sum()),
+                "memorized_after": group["steps_to_memorize"].median(),
+                "median_steps": median.value,
+                "median_steps_low": median.low,
+                "median_steps_high": median.high,
+                "final_validation_accuracy": group["final_validation_accuracy"].median(),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table as it stands in the README."""
+    lines = [
+        "| condition | memorise | median steps to memorise | generalise | median steps to generalise | final validation accuracy |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in table.to_dict("records"):
+        memorized = "–" if pd.isna(row["memorized_after"]) else f"{row['memorized_after']:,.0f}"
+        lines.append(
+            f"| {row['condition']} | {row['memorized']} of {row['n']} | {memorized} | {row['generalized']} of {row['n']} "
+            f"| {interval(row, 'median_steps')} | {row['final_validation_accuracy']:.2f} |"
+        )
+    return "\n".join(lines)
