@@ -28,13 +28,12 @@ from grokking.survival import kaplan_meier
 
 PUBLISHED = 153.09 / 102.89
 TUNING_SEEDS = (1000, 1001)
-COUPLED, DECOUPLED = (3e-4, 1e-3, 3e-3), (0.1, 0.3, 1.0)
-GRIDS = {
-    "sgd": ((0.01, 0.03, 0.1), COUPLED),
-    "rmsprop": ((3e-4, 1e-3, 3e-3), COUPLED),
-    "adam": ((3e-4, 1e-3, 3e-3), COUPLED),
-    "adamw": ((3e-4, 1e-3, 3e-3), DECOUPLED),
-    "muon": ((0.006, 0.02, 0.06), DECOUPLED),
+GRIDS = {  # learning rates, weight decays: each a factor of about three apart
+    "sgd": ((0.01, 0.03, 0.1), (1e-3, 3e-3, 1e-2)),
+    "rmsprop": ((3e-4, 1e-3, 3e-3), (3e-4, 1e-3, 3e-3)),
+    "adam": ((1e-3, 3e-3, 1e-2), (3e-4, 1e-3, 3e-3)),
+    "adamw": ((1e-3, 3e-3, 1e-2), (0.3, 1.0, 3.0)),
+    "muon": ((0.006, 0.02, 0.06), (0.1, 0.3, 1.0)),
 }
 TUNING = [
     Study(

@@ -253,7 +253,7 @@ def plan(specs: Sequence[RunSpec], width: int, workers: int = 1) -> list[list[Ru
         by_setting.setdefault(spec.setting, []).append(spec)
     cohorts = []
     for group in by_setting.values():
-        fair = math.ceil(len(group) / max(1, workers // len(by_setting)))
-        size = max(1, min(width, fair))
-        cohorts += [group[start : start + size] for start in range(0, len(group), size)]
+        parts = max(math.ceil(len(group) / width), min(len(group), workers // len(by_setting)))
+        cuts = [len(group) * part // parts for part in range(parts + 1)]
+        cohorts += [group[start:stop] for start, stop in itertools.pairwise(cuts)]
     return cohorts

@@ -36,9 +36,7 @@ class Embedding(Declaring):
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
-        self.declare(
-            "weight", (rows, width), Role.EMBEDDING, std=float(__import__("os").environ.get("EMB", width**-0.5))
-        )
+        self.declare("weight", (rows, width), Role.EMBEDDING, std=width**-0.5)
 
 
 class Norm(Declaring):
