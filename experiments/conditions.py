@@ -48,11 +48,12 @@ def draw(results: Results) -> Sequence[Drawing]:
             curves = results.curves[results.curves["run_id"].isin(here["run_id"])]
             seeds(axes, curves, "train_accuracy", "#0072B2", "training", ls=":")
             seeds(axes, curves, "validation_accuracy", "#0072B2", "validation", ls="-")
-            axes.set_title(label, fontsize=8.5, pad=16)
-            steps_axis(axes, float(here["steps_per_epoch"].iloc[0]), label=axes in panels[4:])
+            axes.set_title(label, fontsize=8.5)
+        for axes in panels[4:]:
+            steps_axis(axes)
         for axes in panels[::4]:
             axes.set_ylabel("accuracy")
-        panels[0].legend(loc="lower right")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
         first = runs.iloc[0]
         caption(
             figure,

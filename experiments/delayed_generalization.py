@@ -18,7 +18,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from grokking.plotting import COLORS, GREY, TITLES, Drawing, Verdict, caption, ends, seeds, steps_axis, style
+from grokking.plotting import (
+    COLORS,
+    GREY,
+    TITLES,
+    Drawing,
+    Verdict,
+    caption,
+    ends,
+    epochs_axis,
+    seeds,
+    steps_axis,
+    style,
+)
 from grokking.store import Results
 
 STUDIES = {scale: [study] for scale, study in five_optimizers.STUDIES.items()}
@@ -37,12 +49,13 @@ def draw(results: Results) -> Sequence[Drawing]:
             own, here = curves[curves["optimizer.name"] == name], runs[runs["optimizer.name"] == name]
             for row, metric in enumerate(("accuracy", "loss")):
                 _panel(panels[row, column], own, metric, COLORS[name])
-                steps_axis(panels[row, column], _steps_per_epoch(here), label=row == 1)
-            panels[0, column].set_title(f"{TITLES[name]}\n{_summary(here)}", fontsize=8.5, pad=22)
+            panels[0, column].set_title(f"{TITLES[name]}\n{_summary(here)}", fontsize=8.5, pad=6)
             panels[1, column].set_yscale("log")
+            steps_axis(panels[1, column])
+            epochs_axis(panels[0, column], float(here["steps_per_epoch"].iloc[0]))
         panels[0, 0].set_ylabel("accuracy")
         panels[1, 0].set_ylabel("loss (cross-entropy, log)")
-        figure.legend(*panels[0, -1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.legend(*panels[0, -1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         caption(figure, _caption(runs, n, results.machines))
     table = curves.assign(epoch=curves["step"] / curves["run_id"].map(runs.set_index("run_id")["steps_per_epoch"]))
     return [Drawing("delayed_generalization", figure, {"": table, "runs": results.runs}, n, _verdict(runs))]
@@ -54,10 +67,6 @@ def _panel(axes: Axes, own: pd.DataFrame, metric: str, color: str) -> None:
     ends(axes, undecayed, f"validation_{metric}", GREY, "censored: budget spent, no weight decay")
     seeds(axes, decayed, f"train_{metric}", color, "training", ls=":")
     seeds(axes, decayed, f"validation_{metric}", color, "validation", ls="-")
-
-
-def _steps_per_epoch(runs: pd.DataFrame) -> float:
-    return float(runs["steps_per_epoch"].iloc[0])
 
 
 def _summary(runs: pd.DataFrame) -> str:

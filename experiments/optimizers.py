@@ -20,7 +20,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from grokking.comparison import compare, paired_ratio
-from grokking.plotting import COLORS, TITLES, Drawing, Verdict, caption, heat_map, steps_axis, style, survival_curve
+from grokking.plotting import (
+    COLORS,
+    TITLES,
+    Drawing,
+    Verdict,
+    caption,
+    epochs_axis,
+    heat_map,
+    steps_axis,
+    style,
+    survival_curve,
+)
 from grokking.publish import interval
 from grokking.runs import Study, grid
 from grokking.store import Results
@@ -72,7 +83,9 @@ def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
         _survival(left, runs)
         _strip(right, runs, table)
         for axes in (left, right):
-            steps_axis(axes, per_epoch)
+            steps_axis(axes)
+            epochs_axis(axes, per_epoch)
+        figure.legend(handles=_legend(), loc="outside upper center", ncols=7)
         caption(
             figure,
             f"{first['task.name']} (p = {first['task.p']}), {first['train_fraction']:.0%} of the examples for training. "
@@ -124,12 +137,14 @@ def _survival(axes: Axes, runs: pd.DataFrame) -> None:
                 )
                 survival_curve(axes, estimate, budget, COLORS[name], TITLES[name], band=dash == "-", ls=dash)
     axes.set(ylabel="share of runs that generalise", ylim=(-0.03, 1.05))
+    first = runs["steps_to_generalize"].min()
+    axes.set_xlim(0.7 * float(budget if pd.isna(first) else first), 1.06 * budget)
+
+
+def _legend() -> list[Line2D]:
     lines = [Line2D([], [], color=COLORS[name], label=TITLES[name]) for name in OPTIMIZERS]
-    lines += [
-        Line2D([], [], color="black", ls=dash, label=label)
-        for dash, label in (("-", "weight decay"), (":", "no decay"))
-    ]
-    axes.legend(handles=lines, loc="upper left")
+    ends = (("-", "weight decay"), (":", "no decay (left)"))
+    return lines + [Line2D([], [], color="black", ls=dash, label=label) for dash, label in ends]
 
 
 def _strip(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
@@ -160,6 +175,8 @@ def _strip(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
             va="center",
             fontsize=8,
         )
+    first = runs["steps_to_generalize"].min()
+    axes.set_xlim(0.7 * float(runs["steps"].max() if pd.isna(first) else first), 1.12 * float(runs["steps"].max()))
     axes.set_yticks(range(len(arms)), [_label(arm) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)

@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from grokking.survival import KaplanMeier
 
@@ -90,8 +91,14 @@ def ends(axes: Axes, curves: pd.DataFrame, metric: str, color: str, label: str) 
     axes.plot(last["step"], last[metric], ls="", marker="|", ms=9, mew=1.6, color=color, label=label)
 
 
-def steps_axis(axes: Axes, steps_per_epoch: float, label: bool = True) -> None:
-    """Steps on a log axis below, epochs (passes over the training set) above."""
+def steps_axis(axes: Axes) -> None:
+    """Steps on a log axis."""
+    _log_axis(axes)
+    axes.set_xlabel("steps (log)")
+
+
+def epochs_axis(axes: Axes, steps_per_epoch: float) -> None:
+    """A second axis on top, in epochs: passes over the training set. To be called when the limits of steps are set."""
 
     def to_epochs(steps: Any) -> Any:
         return steps / steps_per_epoch
@@ -99,13 +106,19 @@ def steps_axis(axes: Axes, steps_per_epoch: float, label: bool = True) -> None:
     def to_steps(epochs: Any) -> Any:
         return epochs * steps_per_epoch
 
-    axes.set_xscale("log")
     top = axes.secondary_xaxis("top", functions=(to_epochs, to_steps))
-    top.set_xscale("log")
+    _log_axis(top)
     top.tick_params(labelsize=7, pad=1)
-    if label:
-        axes.set_xlabel("steps (log)")
-        top.set_xlabel("epochs (log)", fontsize=8)
+    top.set_xlabel("epochs (log)", fontsize=8)
+
+
+def _log_axis(axes: Any) -> None:
+    """Log scale with plain numbers at 1, 2 and 5 of each decade, or at the decades alone where there are many."""
+    low, high = axes.get_xlim()
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * max(low, 1.0) else (1.0,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.3g}" if value < 1 else f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def survival_curve(

@@ -81,10 +81,11 @@ def filled(document: str, folder: Path) -> str:
 
 
 def interval(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
-    """`value [low, high]` of an estimate's three columns; ≥ where all is known is a bound."""
+    """`value [low, high]` of an estimate's three columns; a dash where an end is unbounded or not estimable."""
     value, low, high = (row[name], row[f"{name}_low"], row[f"{name}_high"])
     if pd.isna(value):
         return "not reached"
-    if pd.isna(high):
-        return f"≥ {value:,.{digits}f}" if not pd.isna(low) else f"{value:,.{digits}f}"
-    return f"{value:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+    if pd.isna(high) and low == value:  # all that is known is a bound
+        return f"≥ {value:,.{digits}f}"
+    ends = ["–" if pd.isna(end) else f"{end:,.{digits}f}" for end in (low, high)]
+    return f"{value:,.{digits}f}" if ends == ["–", "–"] else f"{value:,.{digits}f} [{', '.join(ends)}]"

@@ -151,7 +151,7 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
         tuple(sorted((name, value) for name, value in values.items() if name not in hyper)),
         tuple(sorted(versions.items())),
     )
-    if not isinstance(seed, int) or not 0 <= seed < 2**31:
+    if type(seed) is not int or not 0 <= seed < 2**31:
         raise BadInput(f"seed = {seed!r}; allowed: integers from 0 to 2³¹ - 1")
     for name, value in hyper.items():
         _check_number(name, value)

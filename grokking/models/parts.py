@@ -120,9 +120,10 @@ class FeedForward(nn.Module):
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swiglu": F.silu}
 
 
-def sinusoidal(positions: int, width: int) -> Tensor:
-    """Fixed position vectors [position, width] of Vaswani et al. 2017, sines then cosines."""
-    angle = torch.arange(positions)[:, None] * 10_000.0 ** (-torch.arange(0, width, 2) / width)
+def sinusoidal(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Fixed vectors [position, width] at `positions` [position] of Vaswani et al. 2017, sines then cosines."""
+    pair = torch.arange(0, width, 2, device=positions.device, dtype=dtype)
+    angle = positions[:, None] * 10_000.0 ** (-pair / width)
     return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width]
 
 

@@ -117,8 +117,6 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Maps tokens [example, position] to class scores [example, class]."""
 
-    position_vectors: Tensor | None
-
     def __init__(
         self,
         table: Table,
@@ -142,7 +140,7 @@ class Transformer(nn.Module):
         self.dropout_rate = dropout
         self.embedding = Embedding(len(table.vocabulary), width)
         self.position_embedding = Embedding(length, width) if positions == "learned" else None
-        self.position_vectors = sinusoidal(length, width) if positions == "sinusoidal" else None
+        self.sinusoidal = positions == "sinusoidal"
         self.blocks = nn.ModuleList(
             Block(
                 Attention(width, heads, bias, rope=positions == "rope"),
@@ -186,8 +184,8 @@ class Transformer(nn.Module):
         x = self.embedding.weight[tokens]
         if self.position_embedding is not None:
             x = x + self.position_embedding.weight[positions]
-        if self.position_vectors is not None:
-            x = x + self.position_vectors.to(x)[positions]
+        if self.sinusoidal:
+            x = x + sinusoidal(positions, x.shape[-1], x.dtype)
         return x
 
     def readout(self, x: Tensor) -> Tensor:

@@ -35,6 +35,21 @@ class Table:
     classes: int  # size of the model's output; class c is token c
     positions: tuple[Position, ...]
 
+    def __post_init__(self) -> None:
+        values: dict[int, Integers] = {}  # what an operand is in every example
+        if self.tokens.shape != (len(self.labels), len(self.positions)):
+            raise BadInput(
+                f"tokens have the shape {self.tokens.shape}, but there are {len(self.labels)} labels "
+                f"and {len(self.positions)} positions"
+            )
+        if not 0 <= self.labels.min() <= self.labels.max() < self.classes <= len(self.vocabulary):
+            raise BadInput(f"labels must lie in 0 … {self.classes - 1}, and every class must be a token")
+        for index, (column, place) in enumerate(zip(self.tokens.T, self.positions, strict=True)):
+            value = column - place.first
+            known = values.setdefault(place.operand, value) if place.operand is not None else np.zeros_like(value)
+            if value.min() < 0 or value.max() >= place.count or not np.array_equal(value, known):
+                raise BadInput(f"the tokens at position {index} are not what {place} declares")
+
     def show(self, example: int) -> str:
         """The example as a person reads it, such as `3 + 5 = 1`."""
         words = [self.vocabulary[token] for token in self.tokens[example]]
@@ -52,12 +67,12 @@ def binary_operation(
     if p < 2:
         raise BadInput(f"p = {p} is too small; allowed: integers from 2 on")
     x, y = (grid.ravel() for grid in np.meshgrid(np.arange(p), np.arange(first_y, p), indexing="ij"))
-    labels = np.asarray(operation(x, y), dtype=np.int64)
-    if labels.shape != x.shape or labels.min() < 0 or labels.max() >= p:
+    labels = np.asarray(operation(x, y))
+    if labels.dtype.kind not in "biu" or labels.shape != x.shape or labels.min() < 0 or labels.max() >= p:
         raise BadInput(f"the operation {symbol!r} must return one label in 0 … {p - 1} for every example")
     return Table(
         tokens=np.stack([x, np.full_like(x, p), y, np.full_like(x, p + 1)], axis=1),
-        labels=labels,
+        labels=labels.astype(np.int64),
         vocabulary=(*map(str, range(p)), symbol, "="),
         classes=p,
         positions=(
