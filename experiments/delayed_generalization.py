@@ -33,7 +33,7 @@ from grokking.plotting import (
 )
 from grokking.store import Results
 
-STUDIES = {scale: [study] for scale, study in five_optimizers.STUDIES.items()}
+STUDIES = five_optimizers.studies([*five_optimizers.DEFAULTS, *five_optimizers.UNDECAYED])
 
 
 def draw(results: Results) -> Sequence[Drawing]:

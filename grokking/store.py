@@ -155,7 +155,7 @@ def adopted(folder: Path | None) -> dict[str, Source]:
     for path in sorted(folder.glob("*_runs.csv")):
         name = path.name.removesuffix("_runs.csv")
         table = read_runs(path).set_index("run_id", drop=False)
-        main = pd.read_csv(folder / f"{name}.csv", float_precision="round_trip")
+        main = pd.read_csv(folder / f"{name}.csv")
         columns = ["run_id", "step", *(metric for metric in METRICS if metric in main)]
         curves = dict(list(main[columns].groupby("run_id"))) if {"run_id", "step"} <= set(main.columns) else {}
         facts = json.loads((folder / f"{name}.json").read_text())
@@ -166,7 +166,7 @@ def adopted(folder: Path | None) -> dict[str, Source]:
 
 def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
     """A runs table from CSV: step counts are nullable integers, everything else as written."""
-    table = pd.read_csv(path, float_precision="round_trip")
+    table = pd.read_csv(path)
     return table.astype({column: "Int64" for column in STEP_COLUMNS if column in table})
 
 

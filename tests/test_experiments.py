@@ -1,0 +1,167 @@
+"""The experiment files: their plans, their figures, and the numbers that documents quote from them."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import grokking.execute.local  # noqa: F401  (importing torch draws from `random`; the fixture watches the test's body)
+from grokking.cli import command_line
+from grokking.experiment import open_experiment
+from grokking.plotting import Drawing, save
+from grokking.publish import PUBLISHED, filled, publish_drawing, verdicts
+from grokking.store import Results
+
+ROOT = Path(__file__).parent.parent
+FILES = [f"experiments/{name}.py" for name in ("delayed_generalization", "optimizers", "conditions")]
+REPRODUCED = FILES[:2]
+
+
+@pytest.fixture(autouse=True)
+def in_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def run_steps(scale):
+    specs = {spec.run_id: spec for path in REPRODUCED for spec in open_experiment(path).specs(scale)}
+    return sum(spec.setting.integer("steps") for spec in specs.values())
+
+
+def test_make_reproduce_stays_within_its_budget_of_run_steps():
+    assert run_steps("smoke") <= 50_000  # of a quarter of the size
+    assert run_steps("laptop") <= 150_000  # all budgets; most runs end long before theirs
+
+
+def test_tuning_and_reporting_seeds_are_disjoint():
+    specs = open_experiment("experiments/optimizers.py").specs("paper")
+    tuned = [spec for spec in specs if spec.seed >= 1000]
+    reported = [spec for spec in specs if spec.seed < 1000]
+    assert len(tuned) == 90
+    assert len(reported) == 100
+    runs = pd.read_csv(PUBLISHED / "optimizers_runs.csv")
+    assert runs["seed"].max() < 1000
+    assert pd.read_csv(PUBLISHED / "optimizers_grid_runs.csv")["seed"].min() >= 1000
+
+
+def test_every_arm_of_the_comparison_has_the_same_seeds_and_budget():
+    specs = open_experiment("experiments/optimizers.py").specs("laptop")
+    seeds = {}
+    for spec in specs:
+        seeds.setdefault((spec.setting.name("optimizer"), spec.hyper), []).append(spec.seed)
+    assert len(seeds) == 10
+    assert {tuple(found) for found in seeds.values()} == {(0, 1, 2, 3, 4)}
+    assert {spec.setting.integer("steps") for spec in specs} == {2_000}
+
+
+def test_the_chosen_settings_are_the_best_of_the_published_grid():
+    open_experiment("experiments/optimizers.py")
+    from five_optimizers import CHOSEN
+
+    grid = pd.read_csv(PUBLISHED / "optimizers_grid.csv")
+    best = grid.loc[grid.groupby("optimizer.name")["mean_steps"].idxmin()].set_index("optimizer.name")
+    assert {name: tuple(row) for name, row in best[["optimizer.lr", "optimizer.weight_decay"]].iterrows()} == CHOSEN
+
+
+def test_published_numbers_follow_from_the_published_runs():
+    runs = pd.read_csv(PUBLISHED / "optimizers_runs.csv")
+    table = pd.read_csv(PUBLISHED / "optimizers.csv").set_index("arm")
+    for (name, decayed), group in runs.groupby(["optimizer.name", runs["optimizer.weight_decay"] > 0]):
+        row = table.loc[name if decayed else f"{name}, no decay"]
+        assert row["n"] == len(group)
+        assert row["generalized"] == (group["status"] == "generalized").sum()
+        assert row["mean_steps"] == pytest.approx(group["steps_to_generalize"].fillna(group["steps"]).mean())
+
+
+@pytest.mark.parametrize("document", ["README.md", "REPRODUCING.md"])
+def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document):
+    text = (ROOT / document).read_text()
+    assert filled(text, PUBLISHED) == text
+    assert (PUBLISHED / "verdicts.md").read_text() == verdicts() + "\n"
+    for path in FILES[1:]:
+        name = Path(path).stem
+        module = open_experiment(path).draw.__globals__
+        table = pd.read_csv(PUBLISHED / f"{name}.csv")
+        assert (PUBLISHED / f"{name}.md").read_text() == module["markdown"](table) + "\n"
+
+
+def test_published_runs_belong_to_the_studies():
+    for path in sorted(PUBLISHED.glob("*.json")):
+        facts = json.loads(path.read_text())
+        known = {spec.run_id for spec in open_experiment(facts["experiment"]).specs(facts["scale"])}
+        assert set(pd.read_csv(PUBLISHED / f"{facts['figure']}_runs.csv")["run_id"]) <= known
+
+
+EXPERIMENT = '''
+"""A tiny experiment."""
+from matplotlib.figure import Figure
+from grokking.plotting import Drawing
+from grokking.runs import Study
+
+STUDIES = {"smoke": [Study({"task.p": 5, "model.width": 16, "steps": 20}, [{}], range(2))]}
+
+def draw(results):
+    return [Drawing("tiny", Figure(), {"": results.curves, "runs": results.runs}, 2)]
+'''
+
+
+def test_sweep_then_draw_twice_gives_the_same_csv_bytes(tmp_path, capsys):
+    path = tmp_path / "tiny_experiment.py"
+    path.write_text(EXPERIMENT)
+    places = ["--out", str(tmp_path / "results")]
+    for folder in ("a", "b"):
+        assert command_line(["sweep", str(path), "--scale", "smoke", "--workers", "1", *places]) == 0
+        assert command_line(["draw", str(path), "--scale", "smoke", "--figures", str(tmp_path / folder), *places]) == 0
+    assert "0 of 2 runs to train" in capsys.readouterr().err
+    for name in ("tiny.csv", "tiny_runs.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert {file.name for file in (tmp_path / "a").iterdir()} == {"tiny.png", "tiny.svg", "tiny.csv", "tiny_runs.csv"}
+    assert command_line(["status", str(path), "--scale", "smoke", *places]) == 0
+    assert "2 of 2 runs stored (0 generalized, 2 censored, 0 diverged)" in capsys.readouterr().out
+
+
+def test_adopted_runs_are_not_trained_again_and_are_drawn(tmp_path, capsys):
+    path = tmp_path / "tiny_experiment.py"
+    path.write_text(EXPERIMENT)
+    command_line(["sweep", str(path), "--scale", "smoke", "--workers", "1", "--out", str(tmp_path / "first")])
+    arguments = [
+        "draw",
+        str(path),
+        "--scale",
+        "smoke",
+        "--figures",
+        str(tmp_path / "p"),
+        "--out",
+        str(tmp_path / "first"),
+    ]
+    command_line(arguments)
+    (tmp_path / "p" / "tiny.json").write_text(json.dumps({"machine": "elsewhere", "core_minutes": 0}))
+    adopt = ["--out", str(tmp_path / "second"), "--adopt", str(tmp_path / "p")]
+    capsys.readouterr()
+    command_line(["sweep", str(path), "--scale", "smoke", *adopt])
+    assert "0 of 0 runs to train" in capsys.readouterr().err
+    command_line(["draw", str(path), "--scale", "smoke", "--figures", str(tmp_path / "q"), *adopt])
+    assert (tmp_path / "q" / "tiny.csv").read_bytes() == (tmp_path / "p" / "tiny.csv").read_bytes()
+
+
+def test_publishing_refuses_to_replace_a_larger_n(tmp_path):
+    from matplotlib.figure import Figure
+
+    from grokking.errors import BadInput
+
+    runs = pd.DataFrame({"run_id": ["a"], "steps_trained": [10]})
+    results = Results(runs, pd.DataFrame(), ("somewhere",), 0, 1.0)
+    publish_drawing(Drawing("x", Figure(), {"": runs, "runs": runs}, 10), results, "paper", "x.py", tmp_path)
+    with pytest.raises(BadInput, match="n = 10"):
+        publish_drawing(Drawing("x", Figure(), {"": runs, "runs": runs}, 5), results, "laptop", "x.py", tmp_path)
+    assert json.loads((tmp_path / "x.json").read_text())["n"] == 10
+
+
+def test_a_figure_leaves_the_same_svg_twice(tmp_path):
+    from matplotlib.figure import Figure
+
+    for folder in ("a", "b"):
+        figure = Figure()
+        figure.subplots().plot([1, 2], [3, 4])
+        save(Drawing("x", figure, {"": pd.DataFrame({"a": [1.5]})}, 1), tmp_path / folder)
+    assert (tmp_path / "a" / "x.svg").read_bytes() == (tmp_path / "b" / "x.svg").read_bytes()
