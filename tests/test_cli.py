@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-import grokking.execute.local  # noqa: F401  (importing torch draws from `random`; the fixture watches the test's body)
 from grokking.cli import command_line, parse_seeds
 from grokking.errors import BadInput
 
+pytestmark = pytest.mark.parses
 TINY = ("--set", "task.p=7", "model.width=16", "--steps", "30")
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import grokking.execute.local  # noqa: F401  (importing torch draws from `random`; the fixture watches the test's body)
 from grokking.cli import command_line
 from grokking.experiment import open_experiment
 from grokking.plotting import Drawing, save
@@ -16,6 +15,8 @@ from grokking.store import Results
 ROOT = Path(__file__).parent.parent
 FILES = [f"experiments/{name}.py" for name in ("delayed_generalization", "optimizers", "conditions")]
 REPRODUCED = FILES[:2]
+
+pytestmark = pytest.mark.parses
 
 
 @pytest.fixture(autouse=True)
