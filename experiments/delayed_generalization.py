@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import five_optimizers
 import numpy as np
 import pandas as pd
-from five_optimizers import OPTIMIZERS
+from five_optimizers import OPTIMIZERS, REAL, SMALL
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
@@ -31,9 +31,15 @@ from grokking.plotting import (
     steps_axis,
     style,
 )
+from grokking.runs import Study
 from grokking.store import Results
 
-STUDIES = five_optimizers.studies([*five_optimizers.DEFAULTS, *five_optimizers.UNDECAYED])
+ARMS = [*five_optimizers.DEFAULTS, *five_optimizers.UNDECAYED]
+STUDIES = {
+    "smoke": [Study(SMALL, ARMS, range(1))],
+    "laptop": [Study(REAL, ARMS, range(3))],
+    "paper": [Study(REAL, ARMS, range(5))],
+}
 
 
 def draw(results: Results) -> Sequence[Drawing]:

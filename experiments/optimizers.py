@@ -4,7 +4,7 @@ Claim      Tveit et al. 2025 (arXiv 2504.16041): Muon brings the mean epoch of g
            102.89, a ratio AdamW / Muon of 1.49 (six tasks pooled, tuning and number of seeds not stated).
 Here       x + y (mod 59), 40 % of the examples for training. Every optimizer got the same small grid, three learning
            rates × three weight decays × two tuning seeds (part of the `paper` scale), and runs here at the setting
-           with the smallest restricted mean; and once without decay.
+           with the smallest restricted mean of steps-to-sustain; and once without decay.
 Definition Steps to the first evaluation with validation accuracy >= 0.95, on seeds disjoint from the tuning seeds.
            Runs that never get there count as censored at the budget in every estimate.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import five_optimizers
 import numpy as np
 import pandas as pd
-from five_optimizers import BUDGET, OPTIMIZERS
+from five_optimizers import BUDGET, OPTIMIZERS, REAL, SMALL
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -54,8 +54,12 @@ TUNING = [
     )
     for name, (lrs, decays) in GRIDS.items()
 ]
-STUDIES = five_optimizers.studies([*five_optimizers.BEST, *five_optimizers.UNDECAYED])
-STUDIES["paper"] += TUNING
+ARMS = [*five_optimizers.BEST, *five_optimizers.UNDECAYED]
+STUDIES = {
+    "smoke": [Study(SMALL, ARMS, range(1))],
+    "laptop": [Study(REAL, ARMS, range(5))],
+    "paper": [Study(REAL, five_optimizers.BEST, range(10)), Study(REAL, five_optimizers.UNDECAYED, range(5)), *TUNING],
+}
 
 
 def draw(results: Results) -> Sequence[Drawing]:
@@ -74,7 +78,12 @@ def _arm(runs: pd.DataFrame) -> pd.Series:
 
 def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
     first, n = runs.iloc[0], int(runs.groupby("arm")["seed"].nunique().min())
+    settings = (
+        runs.groupby("arm", sort=False)[["optimizer.lr", "optimizer.weight_decay"]].first().reset_index(drop=True)
+    )
     table = compare(runs, "arm", reference="adamw")
+    table.insert(1, "lr", settings["optimizer.lr"])
+    table.insert(2, "weight_decay", settings["optimizer.weight_decay"])
     ratio = paired_ratio(runs, "arm", "adamw", "muon")
     per_epoch = float(first["steps_per_epoch"])
     with style():
@@ -107,14 +116,14 @@ def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
 def markdown(table: pd.DataFrame) -> str:
     """The comparison as it stands in the README."""
     lines = [
-        "| optimizer | generalise | median steps | mean steps | mean epochs | mean / AdamW's | p (Holm) |",
+        "| optimizer (lr, weight decay) | generalise (and stay) | median steps | mean steps | mean epochs | mean / AdamW's | p (Holm) |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in table.to_dict("records"):
         p = "–" if pd.isna(row["p"]) else f"{row['p']:.3g} ({row['p_holm']:.2g})"
         cells = [
-            _label(row["arm"]),
-            f"{row['generalized']} of {row['n']}",
+            f"{_label(row['arm'])} ({row['lr']:g}, {row['weight_decay']:g})",
+            f"{row['generalized']} of {row['n']} ({row['sustained']})",
             interval(row, "median_steps"),
             interval(row, "mean_steps"),
             interval(row, "mean_epochs"),
@@ -188,18 +197,30 @@ def _label(arm: str) -> str:
 
 
 def _grid(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
-    """Restricted mean of steps-to-generalize over the tuning seeds, for every setting of the grid."""
-    times = runs["steps_to_generalize"].fillna(runs["steps"]).astype(float)
+    """Restricted means over the tuning seeds for every setting of the grid.
+
+    The best setting has the smallest mean of steps-to-sustain: the first crossing alone would choose settings that
+    cross early and fall back. Ties (no run sustained) go to the smaller mean of steps-to-generalize.
+    """
     keys = ["optimizer.name", "optimizer.lr", "optimizer.weight_decay"]
     table = (
-        runs.assign(time=times, done=runs["status"] == "generalized")
+        runs.assign(
+            first=runs["steps_to_generalize"].fillna(runs["steps"]).astype(float),
+            kept=runs["steps_to_sustain"].fillna(runs["steps"]).astype(float),
+            crossed=runs["status"] == "generalized",
+        )
         .groupby(keys, sort=False)
         .agg(
-            n=("seed", "size"), generalized=("done", "sum"), sustained=("sustained", "sum"), mean_steps=("time", "mean")
+            n=("seed", "size"),
+            generalized=("crossed", "sum"),
+            sustained=("sustained", "sum"),
+            mean_steps=("first", "mean"),
+            mean_steps_to_sustain=("kept", "mean"),
         )
         .reset_index()
     )
-    table["best"] = table["mean_steps"] == table.groupby("optimizer.name")["mean_steps"].transform("min")
+    ranked = table.sort_values(["mean_steps_to_sustain", "mean_steps"], kind="stable")
+    table["best"] = table.index.isin(ranked.groupby("optimizer.name").head(1).index)
     with style():
         figure = Figure(figsize=(11.5, 3.1), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(GRIDS)), GRIDS, strict=True):
@@ -207,7 +228,9 @@ def _grid(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             axes.set_title(TITLES[name])
         caption(
             figure,
-            f"Steps to 95 % validation accuracy (mean of {len(TUNING_SEEDS)} tuning seeds, censored runs at the budget of "
-            f"{runs['steps'].max():,} steps; below it, how many generalised); darker is sooner, the frame marks the best setting. Trained on: {'; '.join(machines)}.",
+            f"Steps until validation accuracy reaches 95 % and stays there (mean of {len(TUNING_SEEDS)} tuning seeds, runs "
+            f"that do not within the budget of {runs['steps'].max():,} steps at the budget); below it, how many did, of "
+            f"{len(TUNING_SEEDS)}, and how many crossed 95 % at all, in brackets. Darker is sooner; the frame marks the best "
+            f"setting. Trained on: {'; '.join(machines)}.",
         )
     return Drawing("optimizers_grid", figure, {"": table, "runs": runs}, len(TUNING_SEEDS))

@@ -230,7 +230,7 @@ def _train(specs: Sequence["RunSpec"], out: Path, device: str, workers: int, imp
     device = choose_device(device)
     if workers < 0:
         raise BadInput(f"workers = {workers}; allowed: integers from 0 on (0: one per CPU core)")
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = workers or _cores()
     prepare(out)
     known = stored(out)
     missing = [spec for spec in specs if spec.run_id not in known]
@@ -244,6 +244,11 @@ def _train(specs: Sequence["RunSpec"], out: Path, device: str, workers: int, imp
     for failure in failures:
         print(f"grokking: a cohort failed:\n{failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_seeds(text: str) -> list[int]:

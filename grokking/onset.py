@@ -47,7 +47,7 @@ def _at(steps: NDArray[np.int64], index: int | None) -> int | None:
 
 def _sustain(steps: NDArray[np.int64], above: NDArray[np.bool_], linger: float) -> int | None:
     for index in np.flatnonzero(above):
-        end = (1 + linger) * steps[index]
+        end = steps[index] + linger * steps[index]
         if steps[-1] < end:
             return None  # not known yet, and neither is it for any later evaluation
         if above[index:][steps[index:] <= end].all():

@@ -135,14 +135,15 @@ def survival_curve(
 
 
 def heat_map(axes: Axes, table: pd.DataFrame, budget: float) -> None:
-    """Mean steps over learning rate and weight decay; `table` has optimizer.lr, optimizer.weight_decay, mean_steps,
-    generalized, n and best."""
+    """Mean steps to sustain over learning rate and weight decay, with how many runs sustained (and crossed).
+
+    `table` has optimizer.lr, optimizer.weight_decay, mean_steps_to_sustain, sustained, generalized and best.
+    """
     keys = {"index": "optimizer.weight_decay", "columns": "optimizer.lr"}
-    means = table.pivot(**keys, values="mean_steps")
+    means = table.pivot(**keys, values="mean_steps_to_sustain")
+    rows = table.to_dict("records")
     words = table.assign(
-        word=[
-            f"{m:,.0f}\n{g}/{n}" for m, g, n in zip(table["mean_steps"], table["generalized"], table["n"], strict=True)
-        ]
+        word=[f"{r['mean_steps_to_sustain']:,.0f}\n{r['sustained']} ({r['generalized']})" for r in rows]
     )
     scale = {"vmin": np.log(200), "vmax": np.log(budget), "cmap": "cividis", "cbar": False}
     notes = {"annot": words.pivot(**keys, values="word"), "fmt": "", "annot_kws": {"fontsize": 8}}

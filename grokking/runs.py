@@ -169,7 +169,7 @@ def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
         if kind is int and float(value) != int(float(value)):
             raise ValueError
         return kind(float(value)) if kind is int else kind(value)
-    except (ValueError, OverflowError):
+    except (ValueError, TypeError, OverflowError):
         allowed = {bool: "true or false", int: "integers", float: "numbers"}[kind]
         raise BadInput(f"{name} = {value!r}; allowed: {allowed}") from None
 
@@ -251,9 +251,11 @@ def plan(specs: Sequence[RunSpec], width: int, workers: int = 1) -> list[list[Ru
     by_setting: dict[Setting, list[RunSpec]] = {}
     for spec in specs:
         by_setting.setdefault(spec.setting, []).append(spec)
+    parts = {setting: math.ceil(len(group) / width) for setting, group in by_setting.items()}
+    while sum(parts.values()) < min(workers, len(specs)):
+        parts[max(parts, key=lambda setting: len(by_setting[setting]) / parts[setting])] += 1
     cohorts = []
-    for group in by_setting.values():
-        parts = max(math.ceil(len(group) / width), min(len(group), workers // len(by_setting)))
-        cuts = [len(group) * part // parts for part in range(parts + 1)]
+    for setting, group in by_setting.items():
+        cuts = [len(group) * part // parts[setting] for part in range(parts[setting] + 1)]
         cohorts += [group[start:stop] for start, stop in itertools.pairwise(cuts)]
     return cohorts

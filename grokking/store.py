@@ -69,10 +69,8 @@ def write_unit(
     run_ids = [str(row["run_id"]) for row in rows]
     name = hashlib.sha256(",".join(run_ids).encode()).hexdigest()[:16]
     unit = folder / "units" / name
-    if (unit / "DONE").exists():
+    if not _damage(unit):
         return unit
-    temporary = folder / "units" / f".tmp-{name}-{uuid.uuid4().hex}"
-    temporary.mkdir(parents=True)
     packed = io.BytesIO()
     np.savez_compressed(packed, **curves)  # type: ignore[arg-type]
     files = {
@@ -80,34 +78,44 @@ def write_unit(
         "curves.npz": packed.getvalue(),
         "unit.json": json.dumps({"schema": SCHEMA, "run_ids": run_ids, **info}, indent=1).encode(),
     }
-    for filename, content in files.items():
-        _write(temporary / filename, content)
     digests = {filename: hashlib.sha256(content).hexdigest() for filename, content in files.items()}
-    _write(temporary / "DONE", json.dumps(digests).encode())
+    files["DONE"] = json.dumps(digests).encode()
+    temporary = folder / "units" / f".tmp-{name}-{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
     try:
+        for filename, content in files.items():
+            _write(temporary / filename, content)
+        if unit.exists() and _damage(unit):
+            unit.rename(unit.with_name(f".damaged-{name}-{uuid.uuid4().hex}"))
         temporary.rename(unit)
-    except OSError:  # somebody else stored the same runs first
-        shutil.rmtree(temporary)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError) or _damage(unit):
+            raise
+        # somebody else stored the same runs first
     _sync(unit.parent)
     return unit
+
+
+def _damage(unit: Path) -> str:
+    """What is wrong with a unit; empty where nothing is."""
+    try:
+        for filename, digest in json.loads((unit / "DONE").read_text()).items():
+            if hashlib.sha256((unit / filename).read_bytes()).hexdigest() != digest:
+                return f"{filename} has changed"
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    return ""
 
 
 def stored(folder: Path) -> dict[str, Path]:
     """The unit that holds each stored run_id. Damaged units are named on stderr and left out."""
     found: dict[str, Path] = {}
-    for done in sorted((folder / "units").glob("*/DONE")):
-        unit = done.parent
-        if unit.name.startswith("."):
+    for unit in sorted((folder / "units").glob("[!.]*")):
+        if damage := _damage(unit):
+            print(f"grokking: left out the damaged unit {unit}: {damage}", file=sys.stderr)
             continue
-        try:
-            for filename, digest in json.loads(done.read_text()).items():
-                if hashlib.sha256((unit / filename).read_bytes()).hexdigest() != digest:
-                    raise ValueError(f"{filename} has changed")
-            run_ids = json.loads((unit / "unit.json").read_text())["run_ids"]
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            print(f"grokking: left out the damaged unit {unit}: {error}", file=sys.stderr)
-            continue
-        for run_id in run_ids:
+        for run_id in json.loads((unit / "unit.json").read_text())["run_ids"]:
             found.setdefault(run_id, unit)
     return found
 
@@ -155,7 +163,7 @@ def adopted(folder: Path | None) -> dict[str, Source]:
     for path in sorted(folder.glob("*_runs.csv")):
         name = path.name.removesuffix("_runs.csv")
         table = read_runs(path).set_index("run_id", drop=False)
-        main = pd.read_csv(folder / f"{name}.csv")
+        main = pd.read_csv(folder / f"{name}.csv", dtype={"run_id": str})
         columns = ["run_id", "step", *(metric for metric in METRICS if metric in main)]
         curves = dict(list(main[columns].groupby("run_id"))) if {"run_id", "step"} <= set(main.columns) else {}
         facts = json.loads((folder / f"{name}.json").read_text())
@@ -166,7 +174,7 @@ def adopted(folder: Path | None) -> dict[str, Source]:
 
 def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
     """A runs table from CSV: step counts are nullable integers, everything else as written."""
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype={"run_id": str})
     return table.astype({column: "Int64" for column in STEP_COLUMNS if column in table})
 
 

@@ -87,11 +87,11 @@ def test_a_run_alone_is_bit_for_bit_the_run_among_seven_others(optimizer):
     assert len({run.hyper for run in specs}) == 8
     trainer, cohort = trained(specs, 35)
     among = trainer.evaluate(cohort)
-    for run in (0, 3, 7):
+    for run in (0, 5):
         own, alone = trained([specs[run]], 35)
         assert_same_run(alone, 0, cohort, run)
         assert_same_metrics(own.evaluate(alone), 0, among, run)
-    assert not equal(cohort.weights["head.weight"][0], cohort.weights["head.weight"][3])
+    assert not equal(cohort.weights["head.weight"][0], cohort.weights["head.weight"][5])
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_a_run_alone_is_the_run_in_a_cohort_for_other_models_and_tasks(changed):
         specs = [run_spec({**without_p(), **dotted(changed)}, seed) for seed in range(5)]
     else:
         specs = varied(5, **changed)
-    trainer, cohort = trained(specs, 30)
+    trainer, cohort = trained(specs, 20)
     among = trainer.evaluate(cohort)
     for run in (0, 4):
-        own, alone = trained([specs[run]], 30)
+        own, alone = trained([specs[run]], 20)
         assert_same_run(alone, 0, cohort, run)
         assert_same_metrics(own.evaluate(alone), 0, among, run)
 
@@ -191,18 +191,19 @@ def test_an_overflow_freezes_its_run_and_touches_no_other():
         assert together.weights["head.weight"][here].isfinite().all()
 
 
-@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("optimizer", BUILT_IN)
+@pytest.mark.parametrize(
+    ("optimizer", "poison"), [*((name, math.nan) for name in BUILT_IN), ("muon", math.inf), ("sgd", -math.inf)]
+)
 def test_a_poisoned_run_is_frozen_and_touches_no_other(optimizer, poison):
     specs = varied(4, optimizer)
-    trainer, cohort = trained(specs, 15)
-    _, clean = trained(specs, 15)
+    trainer, cohort = trained(specs, 8)
+    _, clean = trained(specs, 8)
     cohort.weights["blocks.0.mlp.up.weight"][1, 0, 0] = poison
     frozen = {name: t.clone() for name, t in tensors(cohort, 1).items()}
-    for _ in range(15):
+    for _ in range(12):
         trainer.advance(cohort)
         trainer.advance(clean)
-    assert cohort.diverged_at == [None, 16, None, None]
+    assert cohort.diverged_at == [None, 9, None, None]
     assert all(equal(frozen[name], now) for name, now in tensors(cohort, 1).items())
     for run in (0, 2, 3):
         assert_same_run(cohort, run, clean, run)
@@ -242,6 +243,13 @@ def test_the_loop_counts_a_diverged_run_and_lets_the_others_finish():
         record = next(record for snapshot in snapshots for record in snapshot.ended if record.spec == run)
         assert_same_curves(record, apart[run])
     assert [len(snapshot.cohort.specs) for snapshot in snapshots] == [4, 3, 3, 3, 3, 3]
+
+
+def test_an_accuracy_seen_behind_the_divergence_is_no_generalising(scripted):
+    scripted |= {0: lambda step: float(step >= 10)}
+    (snapshot,) = training([spec(0, "sgd", optimizer__lr=1e30)], CPU)
+    row = snapshot.ended[0].row()
+    assert (row["status"], row["diverged_at"], row["steps_to_generalize"]) == ("diverged", 2, None)
 
 
 def test_all_runs_diverging_ends_the_loop():
@@ -352,7 +360,7 @@ def test_the_row_holds_the_last_evaluation_and_the_epochs_of_the_real_batch():
 
 
 def test_learning_goes_on_a_run_memorises_its_training_set():
-    (record,) = curves([spec(0, optimizer__lr=0.01, optimizer__weight_decay=0.0, steps=200)]).values()
+    (record,) = curves([spec(0, optimizer__lr=0.01, optimizer__weight_decay=0.0, steps=120)]).values()
     assert record.curves["train_accuracy"][-1] == 1.0
     assert record.onset().memorize is not None
     assert record.curves["train_loss"][-1] < 0.1 < record.curves["train_loss"][0]
@@ -363,7 +371,7 @@ def test_learning_goes_on_a_run_memorises_its_training_set():
 
 @pytest.mark.parametrize("optimizer", BUILT_IN)
 def test_the_same_seeds_give_the_same_records(optimizer):
-    specs = varied(3, optimizer, model__dropout=0.1)
+    specs = varied(3, optimizer, model__dropout=0.1, steps=30)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         first = curves(specs)

@@ -39,7 +39,7 @@ def test_tuning_and_reporting_seeds_are_disjoint():
     tuned = [spec for spec in specs if spec.seed >= 1000]
     reported = [spec for spec in specs if spec.seed < 1000]
     assert len(tuned) == 90
-    assert len(reported) == 100
+    assert len(reported) == 75
     runs = pd.read_csv(PUBLISHED / "optimizers_runs.csv")
     assert runs["seed"].max() < 1000
     assert pd.read_csv(PUBLISHED / "optimizers_grid_runs.csv")["seed"].min() >= 1000
@@ -60,8 +60,10 @@ def test_the_chosen_settings_are_the_best_of_the_published_grid():
     from five_optimizers import CHOSEN
 
     grid = pd.read_csv(PUBLISHED / "optimizers_grid.csv")
-    best = grid.loc[grid.groupby("optimizer.name")["mean_steps"].idxmin()].set_index("optimizer.name")
-    assert {name: tuple(row) for name, row in best[["optimizer.lr", "optimizer.weight_decay"]].iterrows()} == CHOSEN
+    best = {}
+    for row in grid.sort_values(["mean_steps_to_sustain", "mean_steps"], kind="stable").to_dict("records"):
+        best.setdefault(row["optimizer.name"], (row["optimizer.lr"], row["optimizer.weight_decay"]))
+    assert best == CHOSEN
 
 
 def test_published_numbers_follow_from_the_published_runs():

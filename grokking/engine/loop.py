@@ -1,5 +1,6 @@
 """The training loop: steps, evaluations, and the end of each run."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,11 +26,12 @@ class Record:
     diverged_at: int | None = None
 
     def onset(self) -> Onset:
-        """When this run memorised, generalised and sustained, as far as its curves go."""
+        """When this run memorised, generalised and sustained, as far as its curves go and before it diverged."""
+        seen = len(self.steps) if self.diverged_at is None else bisect_left(self.steps, self.diverged_at)
         return onset(
-            np.array(self.steps),
-            np.array(self.curves["train_accuracy"]),
-            np.array(self.curves["validation_accuracy"]),
+            np.array(self.steps[:seen]),
+            np.array(self.curves["train_accuracy"][:seen]),
+            np.array(self.curves["validation_accuracy"][:seen]),
             self.spec.setting.number("threshold"),
             self.spec.setting.number("linger"),
         )

@@ -6,7 +6,7 @@ from grokking.optim import Numbers, State, optimizer, zeros
 from grokking.roles import Role
 
 
-@optimizer(lr=1e-3, alpha=0.99, eps=1e-8, weight_decay=1e-3, state=zeros("square"))
+@optimizer(lr=3e-3, alpha=0.99, eps=1e-8, weight_decay=1e-3, state=zeros("square"))
 def rmsprop(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """RMSprop (Hinton 2012, lecture 6e) with coupled L2 decay, as `torch.optim.RMSprop`.
 
@@ -17,7 +17,7 @@ def rmsprop(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
     return w - h.lr * g / (square.sqrt() + h.eps), state(square=square)
 
 
-@optimizer(lr=1e-3, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=1e-3, state=zeros("mean", "square"))
+@optimizer(lr=3e-3, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=1e-3, state=zeros("mean", "square"))
 def adam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam (Kingma & Ba 2015) with coupled L2 decay, as `torch.optim.Adam`.
 
@@ -27,7 +27,7 @@ def adam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple
     return adam_step(w, grad + h.weight_decay * w, state, h)
 
 
-@optimizer(lr=1e-3, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=1.0, state=zeros("mean", "square"))
+@optimizer(lr=3e-3, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=1.0, state=zeros("mean", "square"))
 def adamw(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as `torch.optim.AdamW`.
 

@@ -6,7 +6,7 @@ from grokking.optim import Numbers, State, optimizer, zeros
 from grokking.roles import Role
 
 
-@optimizer(lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=False, state=zeros("velocity"))
+@optimizer(lr=0.03, momentum=0.9, weight_decay=3e-3, nesterov=False, state=zeros("velocity"))
 def sgd(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Stochastic gradient descent with momentum and coupled L2 decay, as `torch.optim.SGD`.
 

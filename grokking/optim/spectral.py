@@ -10,7 +10,7 @@ from grokking.roles import Role
 
 
 @optimizer(
-    lr=0.02,
+    lr=0.06,
     momentum=0.95,
     weight_decay=0.1,
     nesterov=True,
