@@ -168,7 +168,9 @@ def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
             return str(value).lower() == "true"
         if kind is int and float(value) != int(float(value)):
             raise ValueError
-        return kind(float(value)) if kind is int else kind(value)
+        if kind is float:
+            return float(value) + 0.0  # -0.0 and 0.0 are one number
+        return int(float(value)) if kind is int else str(value)
     except (ValueError, TypeError, OverflowError):
         allowed = {bool: "true or false", int: "integers", float: "numbers"}[kind]
         raise BadInput(f"{name} = {value!r}; allowed: {allowed}") from None
@@ -204,14 +206,17 @@ def _check_setting(setting: Setting) -> None:
 
 
 def _try_rule(setting: Setting) -> None:
-    """One update of a stand-in matrix without data, so that a bad static option or a broken rule shows now."""
+    """One update of stand-in parameters without data, so that a bad static option or a broken rule shows now."""
     entry = optimizers[setting.name("optimizer")]
     numbers = {name: torch.tensor(default) for name, default in entry.defaults.items() if isinstance(default, float)}
-    w = torch.empty(2, 2, device="meta")
-    state = State({name: start(w) for name, start in entry.extra["slots"](Role.HIDDEN).items()})
-    entry.make(
-        w, w, state, Numbers({**setting.options("optimizer"), **numbers, "step": torch.tensor(1.0)}), Role.HIDDEN
-    )
+    h = Numbers({**setting.options("optimizer"), **numbers, "step": torch.tensor(1.0)})
+    for role in Role:
+        shape = (2,) if role in (Role.GAIN, Role.BIAS) else (2, 2)
+        w = torch.empty(shape, device="meta")
+        state = State({name: start(w) for name, start in entry.extra["slots"](role).items()})
+        new, after = entry.make(w, w, state, h, role)
+        if new.shape != w.shape or set(after) != set(state):
+            raise BadInput(f"optimizer {entry.name!r} changes the shape of a {role.value} or the names of its state")
 
 
 @dataclass(frozen=True)
