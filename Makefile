@@ -1,5 +1,5 @@
 # Everything from an empty clone: `make reproduce` (install, train, draw) and `make test`.
-TORCH ?= torch==2.13.0
+TORCH ?= torch==2.13.0# used when .venv is made; `rm -rf .venv` to choose again
 PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
@@ -16,7 +16,7 @@ install: .venv/installed  ## a virtual environment in .venv with the package and
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing PyTorch ($(TORCH)): the longest part"
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
 	@touch $@
 

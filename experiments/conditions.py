@@ -6,14 +6,16 @@ Here       AdamW at its defaults on x + y (mod 59), and the same with one settin
 Definition As everywhere: first evaluation with validation accuracy >= 0.95 within the budget, else censored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from five_optimizers import REAL, SMALL
 from matplotlib.figure import Figure
 
-from grokking.plotting import Drawing, caption, seeds, steps_axis, style
+from grokking.comparison import observed
+from grokking.plotting import Drawing, caption, run_lines, steps_axis, style
 from grokking.publish import interval
-from grokking.runs import Settings, Study
+from grokking.runs import Settings, Study, run_spec
 from grokking.store import Results
 from grokking.survival import median_steps
 
@@ -28,15 +30,16 @@ CONDITIONS: dict[str, Settings] = {
     "faster: optimizer.lr = 0.03": {"optimizer.lr": 3e-2},
 }
 STUDIES = {
-    "smoke": [Study({"task.p": 31, "model.width": 64, "steps": 500}, list(CONDITIONS.values()), range(1))],
-    "laptop": [Study({"steps": 3_000}, list(CONDITIONS.values()), range(3))],
+    "smoke": [Study(SMALL, list(CONDITIONS.values()), range(1))],
+    "laptop": [Study(REAL, list(CONDITIONS.values()), range(3))],
 }
 
 
 def draw(results: Results) -> Sequence[Drawing]:
     """Validation accuracy against steps, a panel per condition."""
     labels = {_key(settings): label for label, settings in CONDITIONS.items()}
-    default = results.runs[["train_fraction", "optimizer.weight_decay", "optimizer.lr"]].mode().iloc[0].to_dict()
+    complete = run_spec({}, 0).row()
+    default = {name: complete[name] for settings in CONDITIONS.values() for name in settings}
     runs = results.runs.assign(condition=[labels[_changed(row, default)] for row in results.runs.to_dict("records")])
     order = [label for label in CONDITIONS if label in set(runs["condition"])]
     table, n = _table(runs, order), int(runs.groupby("condition")["seed"].nunique().min())
@@ -46,8 +49,8 @@ def draw(results: Results) -> Sequence[Drawing]:
         for axes, label in zip(panels, order, strict=False):
             here = runs[runs["condition"] == label]
             curves = results.curves[results.curves["run_id"].isin(here["run_id"])]
-            seeds(axes, curves, "train_accuracy", "#0072B2", "training", ls=":")
-            seeds(axes, curves, "validation_accuracy", "#0072B2", "validation", ls="-")
+            run_lines(axes, curves, "train_accuracy", "#0072B2", "training", ls=":")
+            run_lines(axes, curves, "validation_accuracy", "#0072B2", "validation", ls="-")
             axes.set_title(label, fontsize=8.5)
         for axes in panels[4:]:
             steps_axis(axes)
@@ -60,14 +63,16 @@ def draw(results: Results) -> Sequence[Drawing]:
             f"AdamW on {first['task.name']} (p = {first['task.p']}); one setting changed at a time. n = {n} seeds, each a line, "
             f"budget {first['steps']:,} steps. Trained on: {'; '.join(results.machines)}.",
         )
-    return [Drawing("conditions", figure, {"": table, "runs": results.runs}, n, None, markdown)]
+    return [
+        Drawing("conditions", figure, {"": results.curves, "summary": table, "runs": results.runs}, n, None, markdown)
+    ]
 
 
 def _key(settings: Settings) -> tuple[tuple[str, object], ...]:
     return tuple(sorted(settings.items()))
 
 
-def _changed(row: dict[str, object], default: dict[str, object]) -> tuple[tuple[str, object], ...]:
+def _changed(row: Mapping[str, object], default: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
     return _key({name: row[name] for name, value in default.items() if row[name] != value})  # type: ignore[misc]
 
 
@@ -75,18 +80,18 @@ def _table(runs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     lines = []
     for label in order:
         group = runs[runs["condition"] == label]
-        done = (group["status"] == "generalized").to_numpy(bool)
-        median = median_steps(group["steps_to_generalize"].fillna(group["steps"]).to_numpy(float), done)
+        memorized = median_steps(group["steps_to_memorize"].fillna(group["steps"]), group["memorized"].to_numpy(bool))
+        generalized = median_steps(*observed(group))
         lines.append(
             {
                 "condition": label,
                 "n": len(group),
                 "memorized": int(group["memorized"].sum()),
-                "generalized": int(done.sum()),
-                "memorized_after": group["steps_to_memorize"].median(),
-                "median_steps": median.value,
-                "median_steps_low": median.low,
-                "median_steps_high": median.high,
+                "generalized": int((group["status"] == "generalized").sum()),
+                "memorized_after": memorized.value,
+                "median_steps": generalized.value,
+                "median_steps_low": generalized.low,
+                "median_steps_high": generalized.high,
                 "final_validation_accuracy": group["final_validation_accuracy"].median(),
             }
         )

@@ -84,12 +84,17 @@ def run(
     failures = _train(specs, out, device, workers, imports)
     table = load(out, [spec.run_id for spec in specs]).runs
     for row in table.to_dict("records"):
-        row = {str(name): None if value != value or str(value) == "<NA>" else value for name, value in row.items()}
+        row = {str(name): None if _no_number(value) else value for name, value in row.items()}
         if as_json:
             print(json.dumps(row, default=lambda number: number.item()))
         else:
             print(_sentence(row))
     return failures
+
+
+def _no_number(value: object) -> bool:
+    """NaN, infinity and pandas' missing value are null in JSON, which has no other word for them."""
+    return str(value) in ("nan", "inf", "-inf", "<NA>", "None")
 
 
 def _sentence(row: dict[str, Any]) -> str:

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from grokking.errors import BadInput
 from grokking.survival import (
     Estimate,
+    PermutationTest,
     holm,
     median_steps,
     paired_permutation_test,
@@ -25,32 +27,40 @@ def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
     success (share generalised, Wilson interval); median_steps (Kaplan–Meier, log-log interval, empty: not reached);
     mean_steps and mean_epochs (restricted to the budget, t interval); ratio (of the restricted mean to that of the
     arm `reference`, paired by seed), p (two-sided sign-flip test of the paired log times), p_holm (Holm over the arms
-    of this table) and smallest_p (that n pairs can give at all).
+    of this table) and smallest_p (that n pairs can give at all). Where no run of an arm generalises, its mean and ratio
+    are lower bounds without an interval, and `is_bound` says so.
     """
     if runs["steps"].nunique() != 1:
-        raise ValueError(f"arms are compared at one budget, but these runs have {sorted(runs['steps'].unique())}")
+        raise BadInput(f"arms are compared at one budget, but these runs have {sorted(runs['steps'].unique())}")
+    groups = dict(list(runs.groupby(arm, sort=False)))
+    if reference not in groups:
+        raise BadInput(f"no run of {reference!r}, which the others are compared with; there are: {', '.join(groups)}")
     horizon = float(runs["steps"].iloc[0])
-    times = {name: _times(group, horizon) for name, group in runs.groupby(arm, sort=False)}
+    times = {name: _times(group, horizon) for name, group in groups.items()}
     lines = []
-    for name, group in runs.groupby(arm, sort=False):
-        steps, events = _observed(group)
-        per_epoch = float(group["steps_per_epoch"].iloc[0])
+    for name, group in groups.items():
+        steps, events = observed(group)
         mean = restricted_mean(steps, events, horizon)
-        if not events.any():  # all at the budget: the mean is a bound, not an estimate with no error
-            mean = Estimate(mean.value, mean.value, None, mean.n)
-        epochs = _scaled(mean, 1 / per_epoch)
+        ratio, test = _against(times[name], times[reference], name == reference)
+        if not events.any():
+            mean, ratio = _bare(mean), _bare(ratio)
         line: dict[str, Any] = {
             arm: name,
             "n": len(group),
             "generalized": int(events.sum()),
             "sustained": int(group["sustained"].sum()),
+            "is_bound": not events.any(),
         }
         line |= _columns("success", success_rate(events)) | _columns("median_steps", median_steps(steps, events))
-        line |= _columns("mean_steps", mean) | _columns("mean_epochs", epochs)
-        lines.append(line | _against(times[name], times[reference], name == reference))
+        line |= _columns("mean_steps", mean)
+        line |= _columns("mean_epochs", _scaled(mean, 1 / float(group["steps_per_epoch"].iloc[0])))
+        line |= _columns("ratio", ratio)
+        lines.append(line | {"p": test and test.p_value, "smallest_p": test and test.smallest_p})
     table = pd.DataFrame(lines)
+    table["p_holm"] = np.nan
     tested = table["p"].notna()
-    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
+    if tested.any():
+        table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
     return table
 
 
@@ -62,17 +72,17 @@ def paired_ratio(runs: pd.DataFrame, arm: str, numerator: str, denominator: str)
     return restricted_mean_ratio(above[both].to_numpy(), below[both].to_numpy())
 
 
-def _against(own: pd.Series, reference: pd.Series, itself: bool) -> dict[str, float | None]:
+def _against(own: pd.Series, reference: pd.Series, itself: bool) -> tuple[Estimate, PermutationTest | None]:
+    """Ratio to the reference and the paired test, over the seeds that both have."""
     both = own.index.intersection(reference.index)
     if itself or len(both) < 2:
-        return {
-            **_columns("ratio", Estimate(1.0 if itself else None, None, None, len(both))),
-            "p": None,
-            "smallest_p": None,
-        }
+        return Estimate(1.0 if itself else None, None, None, len(both)), None
     a, b = own[both].to_numpy(), reference[both].to_numpy()
-    test = paired_permutation_test(a, b)
-    return {**_columns("ratio", restricted_mean_ratio(a, b)), "p": test.p_value, "smallest_p": test.smallest_p}
+    return restricted_mean_ratio(a, b), paired_permutation_test(a, b)
+
+
+def _bare(estimate: Estimate) -> Estimate:
+    return Estimate(estimate.value, None, None, estimate.n)
 
 
 def _scaled(estimate: Estimate, factor: float) -> Estimate:
@@ -80,7 +90,7 @@ def _scaled(estimate: Estimate, factor: float) -> Estimate:
     return Estimate(value, low, high, estimate.n)
 
 
-def _observed(group: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def observed(group: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Steps to generalise (the budget where censored) and whether the run did, as arrays [run]."""
     events = (group["status"] == "generalized").to_numpy(bool)
     return group["steps_to_generalize"].fillna(group["steps"]).to_numpy(float), events
@@ -88,7 +98,7 @@ def _observed(group: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool
 
 def _times(group: pd.DataFrame, horizon: float) -> "pd.Series":
     """Restricted steps-to-generalize by seed."""
-    return pd.Series(restricted_times(*_observed(group), horizon), index=group["seed"].to_numpy())
+    return pd.Series(restricted_times(*observed(group), horizon), index=group["seed"].to_numpy())
 
 
 def _columns(name: str, estimate: Estimate) -> dict[str, float | None]:

@@ -46,14 +46,17 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """A figure with the tables behind it: `tables[""]` becomes NAME.csv, `tables["runs"]` NAME_runs.csv."""
+    """A figure with the tables behind it: `tables[""]` becomes NAME.csv, what is drawn; `tables["runs"]` NAME_runs.csv.
+
+    `tables["summary"]`, where there is one, holds the estimates that documents quote.
+    """
 
     name: str
     figure: Figure
     tables: dict[str, pd.DataFrame]
     n: int  # seeds per arm
     verdict: Verdict | None = None
-    markdown: Callable[[pd.DataFrame], str] | None = None  # tables[""] as it stands in a document
+    markdown: Callable[[pd.DataFrame], str] | None = None  # tables["summary"] as it stands in a document
 
 
 @contextmanager
@@ -79,14 +82,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def seeds(axes: Axes, curves: pd.DataFrame, metric: str, color: str, label: str, **line: Any) -> None:
+def run_lines(axes: Axes, curves: pd.DataFrame, metric: str, color: str, label: str, **line: Any) -> None:
     """Every run of `curves` (columns run_id, step and `metric`) as a thin line."""
     for index, (_, curve) in enumerate(curves.groupby("run_id", sort=False)):
         axes.plot(curve["step"], curve[metric], color=color, lw=0.9, label=label if index == 0 else None, **line)
 
 
-def ends(axes: Axes, curves: pd.DataFrame, metric: str, color: str, label: str) -> None:
-    """Mark where each run was cut off at its budget."""
+def mark_censored(axes: Axes, curves: pd.DataFrame, metric: str, color: str, label: str | None) -> None:
+    """Mark where each of these runs, all censored, was cut off at its budget."""
+    if curves.empty:
+        return
     last = curves.groupby("run_id", sort=False).last()
     axes.plot(last["step"], last[metric], ls="", marker="|", ms=9, mew=1.6, color=color, label=label)
 

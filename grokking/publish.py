@@ -24,15 +24,24 @@ PLACE = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: str, folder: Path = PUBLISHED) -> None:
     """Copy a drawing and its tables to the published ones; refuses to replace evidence from more seeds."""
     path = folder / f"{drawing.name}.json"
-    if path.exists() and (before := json.loads(path.read_text())["n"]) > drawing.n:
-        raise BadInput(f"{path} holds n = {before} seeds per arm; refused to replace it with n = {drawing.n}")
+    runs = len(drawing.tables["runs"])
+    if results.missing:
+        raise BadInput(
+            f"{results.missing} runs of {experiment} at scale {scale!r} are not trained yet; refused to publish"
+        )
+    if path.exists():
+        before = json.loads(path.read_text())
+        if (before["n"], before["runs"]) > (drawing.n, runs):
+            raise BadInput(
+                f"{path} holds n = {before['n']} ({before['runs']} runs); refused to replace it with n = {drawing.n} ({runs} runs)"
+            )
     save(drawing, folder)
     facts = {
         "figure": drawing.name,
         "experiment": experiment,
         "scale": scale,
         "n": drawing.n,
-        "runs": len(drawing.tables["runs"]),
+        "runs": runs,
         "run_steps": int(drawing.tables["runs"]["steps_trained"].sum()),
         "core_minutes": round(results.core_seconds / 60),
         "machine": "; ".join(results.machines),
@@ -42,7 +51,7 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
     }
     path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     if drawing.markdown is not None:
-        (folder / f"{drawing.name}.md").write_text(drawing.markdown(drawing.tables[""]) + "\n")
+        (folder / f"{drawing.name}.md").write_text(drawing.markdown(drawing.tables["summary"]) + "\n")
 
 
 def verdicts(folder: Path = PUBLISHED) -> str:
@@ -69,13 +78,11 @@ def rewrite_documents(root: Path = Path()) -> None:
 
 
 def filled(document: str, folder: Path) -> str:
-    """The document with its generated places filled."""
+    """The document with its generated places filled; a place whose text is not published yet stays as it is."""
 
     def fill(place: re.Match[str]) -> str:
         source = folder / f"{place[2]}.md"
-        if not source.exists():
-            raise BadInput(f"no {source} to fill the place {place[2]!r}; draw it with --publish first")
-        return place[1] + source.read_text() + place[3]
+        return place[1] + source.read_text() + place[3] if source.exists() else place[0]
 
     return PLACE.sub(fill, document)
 
@@ -85,7 +92,7 @@ def interval(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
     value, low, high = (row[name], row[f"{name}_low"], row[f"{name}_high"])
     if pd.isna(value):
         return "not reached"
-    if pd.isna(high) and low == value:  # all that is known is a bound
+    if row.get("is_bound"):
         return f"≥ {value:,.{digits}f}"
     ends = ["–" if pd.isna(end) else f"{end:,.{digits}f}" for end in (low, high)]
     return f"{value:,.{digits}f}" if ends == ["–", "–"] else f"{value:,.{digits}f} [{', '.join(ends)}]"

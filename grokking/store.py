@@ -139,7 +139,7 @@ def load(folder: Path, run_ids: Iterable[str], adopt: Path | None = None) -> Res
         pd.concat(curves).reset_index(drop=True) if curves else pd.DataFrame(),
         tuple(sorted({sources[run_id].machine for run_id in here})),
         len(wanted) - len(here),
-        sum(unit.core_seconds for unit in {id(source): source for source in sources.values()}.values()),
+        sum(sources[run_id].seconds(run_id) for run_id in here),
     )
 
 
@@ -150,7 +150,11 @@ class Source:
     runs: pd.DataFrame  # indexed by run_id
     curves: dict[str, pd.DataFrame]
     machine: str
-    core_seconds: float
+    core_seconds: float  # of all its runs
+
+    def seconds(self, run_id: str) -> float:
+        """The run's part of the core-seconds, in proportion to its steps."""
+        return float(self.core_seconds * self.runs["steps_trained"][run_id] / self.runs["steps_trained"].sum())
 
 
 def adopted(folder: Path | None) -> dict[str, Source]:
@@ -163,6 +167,9 @@ def adopted(folder: Path | None) -> dict[str, Source]:
     for path in sorted(folder.glob("*_runs.csv")):
         name = path.name.removesuffix("_runs.csv")
         table = read_runs(path).set_index("run_id", drop=False)
+        for needed in (f"{name}.csv", f"{name}.json"):
+            if not (folder / needed).is_file():
+                raise BadInput(f"{folder} holds {path.name} but not {needed}; copy the published files together")
         main = pd.read_csv(folder / f"{name}.csv", dtype={"run_id": str})
         columns = ["run_id", "step", *(metric for metric in METRICS if metric in main)]
         curves = dict(list(main[columns].groupby("run_id"))) if {"run_id", "step"} <= set(main.columns) else {}

@@ -161,7 +161,7 @@ def paired_permutation_test(a: ArrayLike, b: ArrayLike) -> PermutationTest:
         permutation_type="samples",
         vectorized=True,
         n_resamples=RESAMPLES,
-        random_state=stream(0, "paired permutation test"),  # the newer name, `rng`, needs scipy 1.15
+        rng=stream(0, "paired permutation test"),
     )
     return PermutationTest(float(result.pvalue), 2 / 2**n if 2**n <= RESAMPLES else 2 / (RESAMPLES + 1), n)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from grokking.engine.batches import Batches
+from grokking.errors import BadInput
 from grokking.losses import losses
 from grokking.models.parts import Dropout, mix
 from grokking.optim import Numbers, State, optimizers
@@ -77,10 +78,10 @@ class Trainer:
         self.tokens = torch.from_numpy(table.tokens).to(device)  # [example, position]
         self.labels = torch.from_numpy(table.labels).to(device)  # [example]
         self.model = setting.model()
-        self.constants = {
-            name: torch.zeros((), dtype=torch.int64, device=device) for name, _ in self.model.named_buffers()
-        }
         self.dropouts = [f"{n}.key" for n, module in self.model.named_modules() if isinstance(module, Dropout)]
+        self.constants = dict.fromkeys(self.dropouts, torch.zeros((), dtype=torch.int64, device=device))
+        if others := [name for name, _ in self.model.named_buffers() if name not in self.dropouts]:
+            raise BadInput(f"the model has buffers ({', '.join(others)}); compute constants in forward instead")
         self.roles = {name: law.role for name, law in declarations(self.model).items()}
         self.loss = losses[setting.name("loss")].make
         self.rule = optimizers[setting.name("optimizer")].make

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grokking.errors import BadInput
 from grokking.registry import Registry, Scalar
 from grokking.roles import Role
 
@@ -18,6 +19,8 @@ class State(dict[str, Tensor]):
     """State tensors of one parameter: `state.velocity` reads one, `state(velocity=v)` is a copy with it replaced."""
 
     def __getattr__(self, name: str) -> Tensor:
+        if name not in self:
+            raise BadInput(f"the rule reads state.{name}, which is not declared; declared: {', '.join(self) or 'none'}")
         return self[name]
 
     def __call__(self, **changed: Tensor) -> "State":
@@ -32,6 +35,10 @@ class Numbers(dict[str, Any]):
     """
 
     def __getattr__(self, name: str) -> Any:
+        if name not in self:
+            raise BadInput(
+                f"the rule reads h.{name}, which its optimizer does not declare; declared: {', '.join(self)}"
+            )
         return self[name]
 
     def under(self, prefix: str) -> "Numbers":

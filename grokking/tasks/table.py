@@ -64,8 +64,8 @@ def binary_operation(
     `operation` gets whole arrays [example] and returns labels in 0 … p-1. Tokens 0 … p-1 are the numbers,
     p is the operation, p + 1 is "=".
     """
-    if p < 2:
-        raise BadInput(f"p = {p} is too small; allowed: integers from 2 on")
+    if not 2 <= p <= 1_000:
+        raise BadInput(f"p = {p}; allowed: 2 to 1000 (the table of examples has p² rows)")
     x, y = (grid.ravel() for grid in np.meshgrid(np.arange(p), np.arange(first_y, p), indexing="ij"))
     labels = np.asarray(operation(x, y))
     if labels.dtype.kind not in "biu" or labels.shape != x.shape or labels.min() < 0 or labels.max() >= p:
