@@ -9,7 +9,7 @@ Definition As everywhere: first evaluation with validation accuracy >= 0.95 with
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from five_optimizers import REAL, SMALL
+from five_optimizers import REAL
 from matplotlib.figure import Figure
 
 from grokking.comparison import observed
@@ -30,7 +30,6 @@ CONDITIONS: dict[str, Settings] = {
     "faster: optimizer.lr = 0.03": {"optimizer.lr": 3e-2},
 }
 STUDIES = {
-    "smoke": [Study(SMALL, list(CONDITIONS.values()), range(1))],
     "laptop": [Study(REAL, list(CONDITIONS.values()), range(3))],
 }
 

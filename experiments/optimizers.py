@@ -115,12 +115,10 @@ def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
     answer = "consistent" if low <= PUBLISHED <= high else "undecided" if np.isnan(low) else "not consistent"
     verdict = Verdict(
         "AdamW needs 1.49 times the epochs of Muon (153.09 / 102.89, Tveit et al. 2025)",
-        f"{ratio.value:.2f} [{low:.2f}, {high:.2f}] (n = {ratio.n} seed pairs, {first['task.name']}, p = {first['task.p']})",
+        f"{ratio.value:.2f} [{_end(low)}, {_end(high)}] (n = {ratio.n} seed pairs, {first['task.name']}, p = {first['task.p']})",
         answer,
     )
-    return Drawing(
-        "optimizers", figure, {"": table, "summary": table, "runs": runs.drop(columns="arm")}, n, verdict, markdown
-    )
+    return Drawing("optimizers", figure, {"": table, "runs": runs.drop(columns="arm")}, n, verdict, markdown)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -142,6 +140,10 @@ def markdown(table: pd.DataFrame) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _end(bound: float) -> str:
+    return "–" if np.isnan(bound) else f"{bound:.2f}"
 
 
 def _survival(axes: Axes, runs: pd.DataFrame) -> None:

@@ -48,7 +48,7 @@ class Verdict:
 class Drawing:
     """A figure with the tables behind it: `tables[""]` becomes NAME.csv, what is drawn; `tables["runs"]` NAME_runs.csv.
 
-    `tables["summary"]`, where there is one, holds the estimates that documents quote.
+    `tables["summary"]` holds the estimates that documents quote, where they are not what is drawn.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Drawing:
     tables: dict[str, pd.DataFrame]
     n: int  # seeds per arm
     verdict: Verdict | None = None
-    markdown: Callable[[pd.DataFrame], str] | None = None  # tables["summary"] as it stands in a document
+    markdown: Callable[[pd.DataFrame], str] | None = None  # the estimates as they stand in a document
 
 
 @contextmanager

@@ -51,7 +51,9 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
     }
     path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     if drawing.markdown is not None:
-        (folder / f"{drawing.name}.md").write_text(drawing.markdown(drawing.tables["summary"]) + "\n")
+        (folder / f"{drawing.name}.md").write_text(
+            drawing.markdown(drawing.tables.get("summary", drawing.tables[""])) + "\n"
+        )
 
 
 def verdicts(folder: Path = PUBLISHED) -> str:
