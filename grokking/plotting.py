@@ -121,7 +121,7 @@ def _log_axis(axes: Any) -> None:
     """Log scale with plain numbers at 1, 2 and 5 of each decade, or at the decades alone where there are many."""
     low, high = axes.get_xlim()
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 30 * max(low, 1.0) else (1.0,)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * max(low, 1.0) else (1.0,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.3g}" if value < 1 else f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

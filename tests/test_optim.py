@@ -261,7 +261,9 @@ def test_the_shape_factors_are_those_of_the_papers(out, fan_in):
 def test_muons_first_step_is_the_scaled_orthogonal_matrix(scale, shape):
     w, g = torch.from_numpy(stream(0, "test", "muon").standard_normal((2, *shape)))
     numbers = {key: torch.tensor(v) for key, v in optimizers["muon"].defaults.items() if isinstance(v, float)}
-    h = Numbers({**numbers, "weight_decay": torch.tensor(0.5), "scale": scale, "nesterov": False})
+    h = Numbers(
+        {**numbers, "lr": torch.tensor(0.02), "weight_decay": torch.tensor(0.5), "scale": scale, "nesterov": False}
+    )
     new, state = optimizers["muon"].make(w, g, State(momentum=torch.zeros_like(w)), h, Role.HIDDEN)
     expected = (1 - 0.02 * 0.5) * w - 0.02 * shape_factor(scale, *shape) * newton_schulz(g)
     assert (new - expected).abs().max() < 1e-7
