@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from grokking.comparison import observed
+from grokking.comparison import compare, observed
 from grokking.plotting import (
     COLORS,
     GREY,
@@ -32,6 +32,7 @@ from grokking.plotting import (
     steps_axis,
     style,
 )
+from grokking.publish import comparison_table
 from grokking.runs import Study
 from grokking.store import Results
 from grokking.survival import Estimate, median_steps
@@ -66,7 +67,15 @@ def draw(results: Results) -> Sequence[Drawing]:
         figure.legend(*panels[0, -1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
         caption(figure, _caption(runs, n, results.machines))
     table = curves.assign(epoch=curves["step"] / curves["run_id"].map(runs.set_index("run_id")["steps_per_epoch"]))
-    return [Drawing("delayed_generalization", figure, {"": table, "runs": results.runs}, n, _verdict(runs))]
+    tables = {"": table, "summary": _table(runs[runs["decayed"]]), "runs": results.runs}
+    return [Drawing("delayed_generalization", figure, tables, n, _verdict(runs), comparison_table)]
+
+
+def _table(runs: pd.DataFrame) -> pd.DataFrame:
+    """The defaults compared with each other."""
+    table = compare(runs.assign(arm=runs["optimizer.name"]), "arm", reference="adamw")
+    first = runs.groupby("optimizer.name", sort=False)[["optimizer.lr", "optimizer.weight_decay"]].first()
+    return table.assign(lr=first["optimizer.lr"].to_numpy(), weight_decay=first["optimizer.weight_decay"].to_numpy())
 
 
 def _panel(axes: Axes, own: pd.DataFrame, metric: str, color: str) -> None:
@@ -136,5 +145,5 @@ def _caption(runs: pd.DataFrame, n: int, machines: Sequence[str]) -> str:
         f"budget {first['steps']:,} steps. n = {n} seeds per optimizer, each a line. A run that generalises is trained until "
         f"validation accuracy has stayed ≥ {first['threshold']:.0%} from some step to {1 + first['linger']:g} times that step. "
         f"Evaluations lie {first['evaluation.every']} steps or {first['evaluation.growth']:.0%} apart, whichever is more. "
-        f"Medians: Kaplan–Meier. Trained on: {'; '.join(machines)}."
+        f"Above: median steps (Kaplan–Meier); a crossing after 2/3 of the budget cannot be known to stay. Trained on: {'; '.join(machines)}."
     )

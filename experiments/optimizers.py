@@ -28,11 +28,12 @@ from grokking.plotting import (
     caption,
     epochs_axis,
     heat_map,
+    label,
     steps_axis,
     style,
     survival_curve,
 )
-from grokking.publish import interval
+from grokking.publish import comparison_table
 from grokking.runs import Study, grid
 from grokking.store import Results
 from grokking.survival import kaplan_meier
@@ -116,30 +117,9 @@ def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
     verdict = Verdict(
         "AdamW needs 1.49 times the epochs of Muon (153.09 / 102.89, Tveit et al. 2025)",
         f"{ratio.value:.2f} [{_end(low)}, {_end(high)}] (n = {ratio.n} seed pairs, {first['task.name']}, p = {first['task.p']})",
-        answer,
+        f"{answer} at these settings",
     )
-    return Drawing("optimizers", figure, {"": table, "runs": runs.drop(columns="arm")}, n, verdict, markdown)
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """The comparison as it stands in the README."""
-    lines = [
-        "| optimizer (lr, weight decay) | generalise (and stay) | median steps | mean steps | mean epochs | mean / AdamW's | p (Holm; smallest possible) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in table.to_dict("records"):
-        p = "–" if pd.isna(row["p"]) else f"{row['p']:.2g} ({row['p_holm']:.2g}; {row['smallest_p']:.2g})"
-        cells = [
-            f"{_label(row['arm'])} ({row['lr']:g}, {row['weight_decay']:g})",
-            f"{row['generalized']} of {row['n']} ({row['sustained']})",
-            interval(row, "median_steps"),
-            interval(row, "mean_steps"),
-            interval(row, "mean_epochs"),
-            interval(row, "ratio", 2),
-            p,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return Drawing("optimizers", figure, {"": table, "runs": runs.drop(columns="arm")}, n, verdict, comparison_table)
 
 
 def _end(bound: float) -> str:
@@ -196,14 +176,9 @@ def _strip(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
         )
     first = runs["steps_to_generalize"].min()
     axes.set_xlim(0.7 * float(runs["steps"].max() if pd.isna(first) else first), 1.12 * float(runs["steps"].max()))
-    axes.set_yticks(range(len(arms)), [_label(arm) for arm in arms])
+    axes.set_yticks(range(len(arms)), [label(arm) for arm in arms])
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-
-
-def _label(arm: str) -> str:
-    name, *rest = arm.split(",")
-    return ",".join([TITLES[name], *rest])
 
 
 def _grid(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
@@ -241,6 +216,6 @@ def _grid(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             f"Steps until validation accuracy reaches 95 % and stays there (mean of {len(TUNING_SEEDS)} tuning seeds, runs "
             f"that do not within the budget of {runs['steps'].max():,} steps at the budget); below it, how many did, of "
             f"{len(TUNING_SEEDS)}, and how many crossed 95 % at all, in brackets. Darker is sooner; the frame marks the best "
-            f"setting. Trained on: {'; '.join(machines)}.",
+            f"setting (of equals, the one that crosses soonest). Trained on: {'; '.join(machines)}.",
         )
     return Drawing("optimizers_grid", figure, {"": table, "runs": runs}, len(TUNING_SEEDS))

@@ -256,13 +256,16 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+MOST_SEEDS = 10_000
+
+
 def parse_seeds(text: str) -> list[int]:
     """`0:5,9` → [0, 1, 2, 3, 4, 9]; ranges are half-open."""
     seeds: list[int] = []
     for part in text.split(","):
         first, colon, last = part.partition(":")
         try:
-            found = list(range(int(first), int(last))) if colon else [int(first)]
+            found = list(range(int(first), min(int(last), int(first) + MOST_SEEDS + 1))) if colon else [int(first)]
         except ValueError:
             found = []
         if not found:
@@ -270,6 +273,8 @@ def parse_seeds(text: str) -> list[int]:
                 f"seeds = {text!r}; allowed: numbers and ascending half-open ranges, such as 3 or 0:5 or 0:5,9"
             )
         seeds += found
+        if len(seeds) > MOST_SEEDS:
+            raise BadInput(f"seeds = {text!r} are more than {MOST_SEEDS:,}; train them in several calls")
     return list(dict.fromkeys(seeds))
 
 

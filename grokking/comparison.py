@@ -40,7 +40,7 @@ def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
     lines = []
     for name, group in groups.items():
         steps, events = observed(group)
-        mean = restricted_mean(steps, events, horizon)
+        mean = _within(restricted_mean(steps, events, horizon), horizon)
         ratio, test = _against(times[name], times[reference], name == reference)
         if not events.any():
             mean, ratio = _bare(mean), _bare(ratio)
@@ -79,6 +79,12 @@ def _against(own: pd.Series, reference: pd.Series, itself: bool) -> tuple[Estima
         return Estimate(1.0 if itself else None, None, None, len(both)), None
     a, b = own[both].to_numpy(), reference[both].to_numpy()
     return restricted_mean_ratio(a, b), paired_permutation_test(a, b)
+
+
+def _within(estimate: Estimate, horizon: float) -> Estimate:
+    """A mean restricted to the horizon cannot exceed it, whatever the t interval says."""
+    high = None if estimate.high is None else min(estimate.high, horizon)
+    return Estimate(estimate.value, estimate.low, high, estimate.n)
 
 
 def _bare(estimate: Estimate) -> Estimate:

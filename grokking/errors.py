@@ -8,7 +8,7 @@ class BadInput(ValueError):
 class Interrupted(BaseException):
     """SIGINT or SIGTERM stopped the work; `code` is the exit code 130 or 143."""
 
-    again = "the same command goes on from there."
+    again = "the same command goes on with the others."
 
     def __init__(self, code: int) -> None:
         super().__init__(code)

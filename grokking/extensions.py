@@ -39,7 +39,9 @@ def import_extension(name: str) -> ModuleType:
     sys.modules[alias] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except Exception as error:
         del sys.modules[alias]
-        raise
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

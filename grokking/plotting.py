@@ -32,6 +32,12 @@ TITLES = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW", 
 GREY = "#8A8A8A"
 
 
+def label(arm: str) -> str:
+    """`adamw, no decay` → `AdamW, no decay`; names without a title stay as they are."""
+    name, *rest = arm.split(",")
+    return ",".join([TITLES.get(name, name), *rest])
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Does our evidence agree with what was published?"""

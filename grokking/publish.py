@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from grokking.errors import BadInput
-from grokking.plotting import Drawing, save
+from grokking.plotting import Drawing, label, save
 from grokking.store import Results
 
 PUBLISHED = Path("figures/published")
@@ -36,14 +36,15 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
                 f"{path} holds n = {before['n']} ({before['runs']} runs); refused to replace it with n = {drawing.n} ({runs} runs)"
             )
     save(drawing, folder)
+    steps = int(drawing.tables["runs"]["steps_trained"].sum())
     facts = {
         "figure": drawing.name,
         "experiment": experiment,
         "scale": scale,
         "n": drawing.n,
         "runs": runs,
-        "run_steps": int(drawing.tables["runs"]["steps_trained"].sum()),
-        "core_minutes": round(results.core_seconds / 60),
+        "run_steps": steps,
+        "core_minutes": round(results.core_seconds / 60 * steps / int(results.runs["steps_trained"].sum())),
         "machine": "; ".join(results.machines),
         "claim": drawing.verdict.claim if drawing.verdict else "",
         "ours": drawing.verdict.ours if drawing.verdict else "",
@@ -98,3 +99,25 @@ def interval(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
         return f"≥ {value:,.{digits}f}"
     ends = ["–" if pd.isna(end) else f"{end:,.{digits}f}" for end in (low, high)]
     return f"{value:,.{digits}f}" if ends == ["–", "–"] else f"{value:,.{digits}f} [{', '.join(ends)}]"
+
+
+def comparison_table(table: pd.DataFrame) -> str:
+    """A table of `comparison.compare` (with columns arm, lr, weight_decay) as it stands in a document."""
+    lines = [
+        "| optimizer (lr, weight decay) | generalise (and stay) | median steps | mean steps | mean epochs | mean / AdamW's "
+        "| p (Holm; smallest possible) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in table.to_dict("records"):
+        p = "–" if pd.isna(row["p"]) else f"{row['p']:.2g} ({row['p_holm']:.2g}; {row['smallest_p']:.2g})"
+        cells = [
+            f"{label(row['arm'])} ({row['lr']:g}, {row['weight_decay']:g})",
+            f"{row['generalized']} of {row['n']} ({row['sustained']})",
+            interval(row, "median_steps"),
+            interval(row, "mean_steps"),
+            interval(row, "mean_epochs"),
+            interval(row, "ratio", 2),
+            p,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -212,11 +212,22 @@ def _try_rule(setting: Setting) -> None:
     h = Numbers({**setting.options("optimizer"), **numbers, "step": torch.tensor(1.0)})
     for role in Role:
         shape = (2,) if role in (Role.GAIN, Role.BIAS) else (2, 2)
-        w = torch.empty(shape, device="meta")
+        w, grad = torch.empty(2, *shape, device="meta").unbind()
         state = State({name: start(w) for name, start in entry.extra["slots"](role).items()})
-        new, after = entry.make(w, w, state, h, role)
+        before = [tensor._version for tensor in (w, grad, *state.values())]
+        try:
+            new, after = entry.make(w, grad, state, h, role)
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput(
+                f"optimizer {entry.name!r} fails on a parameter with the role {role.value}: {error} "
+                "(a rule must return (w, state) and cannot branch on the value of a tensor)"
+            ) from error
         if new.shape != w.shape or set(after) != set(state):
-            raise BadInput(f"optimizer {entry.name!r} changes the shape of a {role.value} or the names of its state")
+            raise BadInput(f"optimizer {entry.name!r} changes the shape of its parameter or the names of its state")
+        if before != [tensor._version for tensor in (w, grad, *state.values())]:
+            raise BadInput(f"optimizer {entry.name!r} writes into a tensor that it was given; return new tensors")
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,13 @@ def write_unit(
 def _damage(unit: Path) -> str:
     """What is wrong with a unit; empty where nothing is."""
     try:
-        for filename, digest in json.loads((unit / "DONE").read_text()).items():
+        digests = json.loads((unit / "DONE").read_text())
+        if set(digests) != {"runs.csv", "curves.npz", "unit.json"}:
+            return "DONE does not name the files of a unit"
+        for filename, digest in digests.items():
             if hashlib.sha256((unit / filename).read_bytes()).hexdigest() != digest:
                 return f"{filename} has changed"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         return str(error)
     return ""
 
@@ -173,8 +176,11 @@ def adopted(folder: Path | None) -> dict[str, Source]:
         main = pd.read_csv(folder / f"{name}.csv", dtype={"run_id": str})
         columns = ["run_id", "step", *(metric for metric in METRICS if metric in main)]
         curves = dict(list(main[columns].groupby("run_id"))) if {"run_id", "step"} <= set(main.columns) else {}
-        facts = json.loads((folder / f"{name}.json").read_text())
-        source = Source(table, curves, facts["machine"], 60.0 * facts["core_minutes"])
+        try:
+            facts = json.loads((folder / f"{name}.json").read_text())
+            source = Source(table, curves, facts["machine"], 60.0 * facts["core_minutes"])
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(f"{folder / f'{name}.json'} is damaged; copy the published files together") from None
         found |= {run_id: source for run_id in table.index if run_id not in found or curves}
     return found
 

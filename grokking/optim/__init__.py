@@ -49,17 +49,27 @@ class Numbers(dict[str, Any]):
 Rule = Callable[[Tensor, Tensor, State, Numbers, Role], tuple[Tensor, State]]
 
 
+NO_STATE: Slots = {}
+
+
 def zeros(*names: str) -> Slots:
     """State tensors of the parameter's own shape that start at zero."""
     return dict.fromkeys(names, torch.zeros_like)
 
 
-def optimizer(state: Slots | Callable[[Role], Slots], version: int = 1, **numbers: Scalar) -> Callable[[Rule], Rule]:
+def optimizer(
+    state: Slots | Callable[[Role], Slots] = NO_STATE, version: int = 1, **numbers: Scalar
+) -> Callable[[Rule], Rule]:
     """Register an update rule `rule(w, grad, state, h, role) -> (w, state)` with its numbers and their defaults.
 
     Floats are per-run numbers (the learning rates among them are called `lr` or `…_lr`); bools, ints and strings are
-    static. `state` is the declared initial state, from `zeros(…)`, or a function of the role that returns it.
+    static. `state` is the declared initial state, from `zeros(…)`, or a function of the role that returns it; none by
+    default.
     """
+
+    for name, value in numbers.items():
+        if type(value) is int and (name == "lr" or name.endswith(("_lr", "weight_decay"))):
+            raise BadInput(f"{name}={value} would be static; write {name}={float(value)} for a number of each run")
 
     def register(rule: Rule) -> Rule:
         optimizers.add(rule, numbers, version, slots=state if callable(state) else lambda role: state)
