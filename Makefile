@@ -22,7 +22,7 @@ install: .venv/installed  ## a virtual environment in .venv with the package and
 
 reproduce: install  ## train and draw every figure on this machine: a first small one within minutes, then the real ones
 	$(BIN)/grokking sweep $(EXPERIMENTS) --scale smoke
-	$(BIN)/grokking draw $(EXPERIMENTS) --scale smoke
+	@[ -e figures/optimizers.png ] || $(BIN)/grokking draw $(EXPERIMENTS) --scale smoke
 	$(BIN)/grokking sweep $(EXPERIMENTS) --scale laptop
 	$(BIN)/grokking draw $(EXPERIMENTS) --scale laptop
 
