@@ -93,8 +93,9 @@ def _summary(runs: pd.DataFrame) -> str:
     generalized = median_steps(*observed(decayed))
     before, after = ("not reached" if m.value is None else f"{m.value:,.0f}" for m in (memorized, generalized))
     text = (
-        f"{(decayed['status'] == 'generalized').sum()} of {len(decayed)} generalise\nmedian steps: {before} → {after}"
+        f"{(decayed['status'] == 'generalized').sum()} of {len(decayed)} generalise, {decayed['sustained'].sum()} stay"
     )
+    text += f"\nmemorise → generalise: {before} → {after}"
     return text + f"\nno decay: {(undecayed['status'] == 'generalized').sum()} of {len(undecayed)}"
 
 
