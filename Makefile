@@ -5,7 +5,7 @@ BIN := .venv/bin
 EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test check figures clean
+.PHONY: help install reproduce test check figures faults clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ figures: install  ## draw again from what is stored, without training
 
 test: install  ## the test suite
 	$(BIN)/python -m pytest
+
+faults: install  ## kill, stop, corrupt and starve sweeps on purpose, and count what is lost (about half an hour)
+	PYTHONPATH=tests $(BIN)/python -m faults
 
 check: install  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

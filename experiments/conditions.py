@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from grokking.comparison import observed
 from grokking.plotting import Drawing, caption, run_lines, steps_axis, style
 from grokking.publish import interval
-from grokking.runs import Settings, Study, run_spec
+from grokking.runs import Settings, run_spec
 from grokking.store import Results
+from grokking.study import Study
 from grokking.survival import median_steps
 
 CONDITIONS: dict[str, Settings] = {

@@ -33,8 +33,8 @@ from grokking.plotting import (
     style,
 )
 from grokking.publish import comparison_table
-from grokking.runs import Study
 from grokking.store import Results
+from grokking.study import Study
 from grokking.survival import Estimate, median_steps
 
 ARMS = [*five_optimizers.DEFAULTS, *five_optimizers.DEFAULTS_UNDECAYED]

@@ -34,8 +34,8 @@ from grokking.plotting import (
     survival_curve,
 )
 from grokking.publish import comparison_table
-from grokking.runs import Study, grid
 from grokking.store import Results
+from grokking.study import Study, grid
 from grokking.survival import kaplan_meier
 
 PUBLISHED = 153.09 / 102.89

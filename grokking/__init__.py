@@ -1,13 +1,19 @@
 """Measure how long small networks take to generalise after they have memorised, optimizer by optimizer."""
 
 import importlib
+import os
 from typing import Any
+
+# Intel's matrix library, inside PyTorch, may choose its path by how a matrix happens to lie in memory, and did on the AMD
+# processors we measured: a run's bits then depended on its place in a cohort. "AUTO": one path per processor. It is read
+# at the first multiplication, and cost nothing measurable.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __version__ = "0.1.0"
 
 _HOME = {  # the front door; resolved when first used, so that what needs no torch does not load it
-    "Study": "grokking.runs",
-    "grid": "grokking.runs",
+    "Study": "grokking.study",
+    "grid": "grokking.study",
     "run_spec": "grokking.runs",
     "load": "grokking.store",
     "task": "grokking.tasks",

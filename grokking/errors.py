@@ -1,15 +1,45 @@
-"""What ends a command early: bad input, told in one sentence, or a signal."""
+"""What ends a command early, and what is only worth a sentence."""
+
+import sys
+import warnings
+from typing import TextIO
 
 
 class BadInput(ValueError):
     """Names the bad value and what is allowed, before any work; the command line prints it and exits with code 2."""
 
 
+class Unwritable(OSError):
+    """The store cannot be written (disk full, quota, read-only, removed); the command line exits with code 1."""
+
+
 class Interrupted(BaseException):
     """SIGINT or SIGTERM stopped the work; `code` is the exit code 130 or 143."""
-
-    again = "the same command goes on with the others."
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+
+
+class Notice(UserWarning):
+    """Something the user should know and the work goes on: a damaged unit, an unequal duplicate."""
+
+
+def notices_as_sentences() -> None:
+    """From now on this process prints a `Notice` as one line on stderr, once each, instead of as Python warnings."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, Notice):
+            print(f"grokking: {message}", file=sys.stderr)
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show

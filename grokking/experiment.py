@@ -7,8 +7,9 @@ from grokking.errors import BadInput
 from grokking.extensions import import_extension
 from grokking.plotting import Drawing
 from grokking.registry import suggest
-from grokking.runs import RunSpec, Study
+from grokking.runs import RunSpec
 from grokking.store import Results
+from grokking.study import Study
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""What a run is: settings by dotted name, complete and hashable; studies; and the plan of cohorts."""
+"""What a run is: settings by dotted name, complete and hashable."""
 
 import hashlib
-import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -94,7 +93,15 @@ class Setting:
 
 @lru_cache(maxsize=32)
 def _table(name: str, options: tuple[tuple[str, Scalar], ...]) -> Table:
-    return tasks[name].make(**dict(options))
+    try:
+        table = tasks[name].make(**dict(options))
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"task {name!r} fails with {dict(options)}: {type(error).__name__}: {error}") from error
+    if not isinstance(table, Table):
+        raise BadInput(f"task {name!r} returns {type(table).__name__}; a task returns a Table")
+    return table
 
 
 @dataclass(frozen=True)
@@ -170,9 +177,11 @@ def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
             raise ValueError
         if kind is float:
             return float(value) + 0.0  # -0.0 and 0.0 are one number
+        if kind is str and not str(value).isprintable():
+            raise ValueError
         return int(float(value)) if kind is int else str(value)
     except (ValueError, TypeError, OverflowError):
-        allowed = {bool: "true or false", int: "integers", float: "numbers"}[kind]
+        allowed = {bool: "true or false", int: "integers", float: "numbers", str: "text on one line"}[kind]
         raise BadInput(f"{name} = {value!r}; allowed: {allowed}") from None
 
 
@@ -228,50 +237,3 @@ def _try_rule(setting: Setting) -> None:
             raise BadInput(f"optimizer {entry.name!r} changes the shape of its parameter or the names of its state")
         if before != [tensor._version for tensor in (w, grad, *state.values())]:
             raise BadInput(f"optimizer {entry.name!r} writes into a tensor that it was given; return new tensors")
-
-
-@dataclass(frozen=True)
-class Study:
-    """A question's runs: every arm (settings by dotted name, on top of `base`) with every seed."""
-
-    base: Settings
-    arms: Sequence[Settings]
-    seeds: Sequence[int]
-
-    def specs(self) -> list[RunSpec]:
-        """All runs, arm by arm; a run that two arms share appears once."""
-        runs = [run_spec({**self.base, **arm}, seed) for arm in self.arms for seed in self.seeds]
-        return list({run.run_id: run for run in runs}.values())
-
-    def run_steps(self) -> int:
-        """Upper bound of the work: every run to its budget."""
-        return total_steps(self.specs())
-
-
-def total_steps(specs: Iterable[RunSpec]) -> int:
-    """Sum of the budgets, in run-steps."""
-    return sum(spec.setting.integer("steps") for spec in specs)
-
-
-def grid(**axes: Sequence[Scalar]) -> list[Settings]:
-    """Every combination of the values of each axis; `optimizer__lr` stands for `optimizer.lr`."""
-    names = [name.replace("__", ".") for name in axes]
-    return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
-def plan(specs: Sequence[RunSpec], width: int, workers: int = 1) -> list[list[RunSpec]]:
-    """Cohorts of runs with one setting, at most `width` wide, and at least `workers` of them where runs suffice.
-
-    Runs of neighbouring order (the seeds of one arm) stay together, as they tend to end together.
-    """
-    by_setting: dict[Setting, list[RunSpec]] = {}
-    for spec in specs:
-        by_setting.setdefault(spec.setting, []).append(spec)
-    parts = {setting: math.ceil(len(group) / width) for setting, group in by_setting.items()}
-    while sum(parts.values()) < min(workers, len(specs)):
-        parts[max(parts, key=lambda setting: len(by_setting[setting]) / parts[setting])] += 1
-    cohorts = []
-    for setting, group in by_setting.items():
-        cuts = [len(group) * part // parts[setting] for part in range(parts[setting] + 1)]
-        cohorts += [group[start:stop] for start, stop in itertools.pairwise(cuts)]
-    return cohorts

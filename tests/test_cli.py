@@ -2,15 +2,23 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from grokking.cli import command_line, parse_seeds
-from grokking.errors import BadInput
+from grokking.__main__ import main
+from grokking.cli import command_line
+from grokking.commands.arguments import parse_seeds
+from grokking.errors import BadInput, Notice
+from grokking.store import load
+from grokking.tasks import tasks
 
 pytestmark = pytest.mark.parses
 TINY = ("--set", "task.p=7", "model.width=16", "--steps", "30")
@@ -58,6 +66,20 @@ def test_a_second_run_trains_nothing_and_prints_the_same(tmp_path, capsys):
     assert first.out == second.out
 
 
+MISTAKES = '''
+from grokking.tasks import task
+
+@task
+def divides():
+    """A task that fails."""
+    return 1 / 0
+
+@task
+def forgets():
+    """A task that returns nothing."""
+'''
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -75,22 +97,144 @@ def test_a_second_run_trains_nothing_and_prints_the_same(tmp_path, capsys):
         (("--device", "tpu"), "device = 'tpu'"),
         (("--workers", "-1"), "workers = -1"),
         (("--import", "nowhere.py"), "'nowhere.py'"),
+        (("--import", "mistakes.py", "--task", "divides"), "task 'divides' fails with {}: ZeroDivisionError"),
+        (("--import", "mistakes.py", "--task", "forgets"), "task 'forgets' returns NoneType; a task returns a Table"),
+        (("--resume", "maybe"), "resume = 'maybe'; allowed: exact, anyway, never"),
+        *[
+            (("--checkpoint-every", value), f"checkpoint_every = {float(value)}; allowed: seconds from 0 on")
+            for value in ("-1", "nan", "inf")
+        ],
     ],
 )
-def test_bad_input_is_one_sentence_with_the_value_exit_code_2_and_nothing_written(arguments, said, tmp_path):
-    out = tmp_path / "results"
-    done = grokking("run", "--out", str(out), *arguments)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stdout == ""
-    assert not out.exists()
+def test_bad_input_is_one_sentence_with_the_value_exit_code_2_and_nothing_written(
+    arguments, said, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    monkeypatch.chdir(tmp_path)
+    refused(["run", *arguments], said, capsys)
+
+
+@pytest.fixture(autouse=True)
+def registry_as_it_was():
+    before = set(tasks)
+    yield
+    for name in set(tasks) - before:
+        tasks._entries.pop(name)
+
+
+def refused(arguments, said, capsys):
+    """In this process, as starting another for each mistake takes most of this file's time."""
+    before = set(Path().rglob("*"))
+    shown = warnings.showwarning
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["grokking", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+    warnings.showwarning = shown
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("grokking: ")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert {path for path in Path().rglob("*") if "__pycache__" not in path.parts} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("status", "--out", "typo"), "out = 'typo' is no folder; name one that holds results"),
+        (("status", "--out", "file"), "out = 'file' is no folder"),
+        (("status", "experiment.py", "--scale", "smoke", "--verify", "twice"), "verify = 'twice'; allowed: fast, full"),
+        (("export", "--verify", "twice"), "verify = 'twice'; allowed: fast, full"),
+        (("export", "--format", "xlsx"), "format = 'xlsx'; allowed: csv, parquet"),
+        (("export",), "no run that was asked for is stored in 'results'"),
+        (("export", "--out", "typo"), "no run that was asked for is stored in 'typo'"),
+        (("draw", "experiment.py", "--verify", "twice", "--scale", "smoke"), "verify = 'twice'; allowed: fast, full"),
+        (("sweep", "experiment.py", "--scale", "smoke", "--resume", "maybe"), "resume = 'maybe'; allowed: exact"),
+        (("sweep", "nowhere.py"), "'nowhere.py'"),
+    ],
+)
+def test_bad_input_of_the_other_commands_is_one_sentence_too(arguments, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "experiment.py").write_text(EXPERIMENT)
+    monkeypatch.chdir(tmp_path)
+    refused([*arguments], said, capsys)
+
+
+EXPERIMENT = '''
+"""A tiny experiment."""
+from grokking.study import Study
+
+STUDIES = {"smoke": [Study({"task.p": 5, "model.width": 16, "steps": 10}, [{}], range(2))]}
+
+def draw(results):
+    return []
+'''
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch, capsys):
+    """A folder with the experiment, of which one run is stored, and a run that it does not ask for."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiment.py").write_text(EXPERIMENT)
+    for p in ("5", "3"):
+        command_line(["run", "--set", f"task.p={p}", "model.width=16", "--steps", "10", "--workers", "1"])
+    capsys.readouterr()
+    return tmp_path
+
+
+def test_export_writes_both_tables_as_csv(trained, capsys):
+    assert command_line(["export", "--to", "all"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["all/runs.csv", "all/curves.csv"]
+    runs = pd.read_csv("all/runs.csv", dtype={"run_id": str})
+    curves = pd.read_csv("all/curves.csv", dtype={"run_id": str})
+    assert sorted(runs["task.p"]) == [3, 5]
+    assert set(curves["run_id"]) == set(runs["run_id"])
+    found = load(Path("results"))
+    assert len(curves) == len(found.curves)
+    assert curves["train_loss"].tolist() == found.curves["train_loss"].tolist()  # to the last bit
+    assert sorted(path.name for path in Path("all").iterdir()) == ["curves.csv", "runs.csv"]
+
+
+def test_export_of_an_experiment_has_its_runs_alone_and_says_what_is_missing(trained, capsys):
+    assert command_line(["export", "experiment.py", "--scale", "smoke"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["exported/runs.csv", "exported/curves.csv"]
+    assert err == "grokking: 1 runs are not trained yet; exported without them\n"
+    assert pd.read_csv("exported/runs.csv")["task.p"].tolist() == [5]
+
+
+def test_status_says_what_is_stored_and_full_verification_finds_what_is_damaged(trained, capsys):
+    assert command_line(["status", "--verify", "full"]) == 0
+    said = capsys.readouterr().out
+    assert "results: 2 of 2 runs stored (0 generalized, 2 censored, 0 diverged)" in said
+    assert "started" not in said
+    assert "failed" not in said
+    unit = sorted(Path("results", "units").iterdir())[0]
+    content = bytearray((unit / "curves.npy").read_bytes())
+    content[-1] ^= 1
+    (unit / "curves.npy").write_bytes(content)
+    with pytest.warns(Notice, match=f"left out the damaged unit .*{unit.name}"):
+        assert command_line(["status", "--verify", "full"]) == 0
+    assert "results: 1 of 1 runs stored" in capsys.readouterr().out
+
+
+def test_status_names_what_was_started_and_what_failed(trained, capsys):
+    Path("results", "checkpoints", "0123").mkdir()
+    Path("results", "failures", "4567.txt").write_text("")
+    Path("results", "failures", ".worker-1").write_text("")
+    assert command_line(["status"]) == 0
+    _, first, second = capsys.readouterr().out.splitlines()
+    assert first == "1 cohort started: results/checkpoints/0123"
+    assert second == "1 cohort failed: results/failures/4567.txt"
 
 
 def test_an_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     done = grokking("run", "--out", str(tmp_path / "file" / "results"))
     assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
     assert "cannot write results" in done.stderr
 
 
@@ -136,20 +280,51 @@ def test_a_users_task_and_optimizer_train_from_one_file_in_worker_processes(tmp_
     assert "x² - y (mod p)." in listed.stdout
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_sweep_with_its_exit_code_and_leaves_no_worker(number, code, tmp_path):
-    arguments = [sys.executable, "-m", "grokking", "run", "--seeds", "0:4", "--steps", "100000", "--out", str(tmp_path)]
+LONG = ("--optimizer", "sgd", "--seeds", "0:2", "--set", "task.p=7", "model.width=16", "evaluation.growth=0.5")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted")
+    assert command_line(["run", *LONG, "--steps", "200", "--workers", "1", "--out", str(out)]) == 0
+    return load(out)
+
+
+@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2)])
+def test_a_signal_ends_a_run_with_its_exit_code_and_what_it_says_continues_it(
+    number, code, workers, tmp_path, uninterrupted, monkeypatch, capsys
+):
+    arguments = ["run", *LONG, "--steps", "200", "--workers", str(workers), "--checkpoint-every", "0.01"]
+    monkeypatch.chdir(tmp_path)
     process = subprocess.Popen(
-        [*arguments, "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", "grokking", *arguments, "--out", "my results"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    while "runs done" not in process.stderr.readline(200):
-        pass
-    time.sleep(5)  # the workers are loading torch or training by now
+    saved = tmp_path / "my results" / "checkpoints"
+    while not list(saved.glob("*/0*/DONE")) and process.poll() is None:
+        time.sleep(0.01)  # the other worker may still be starting
+    since = time.monotonic()
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
+    assert time.monotonic() - since < 8  # 5 on a machine of one's own
     assert process.returncode == code
-    assert "the same command goes on" in said
     assert gone(process.pid)
+    assert "Traceback" not in said
+    sentence, command = said.strip().splitlines()[-2:]
+    assert sentence == "grokking: stopped; what was trained is saved. This continues:"
+    assert command == "  " + shlex.join(["grokking", *arguments, "--out", "my results"])
+
+    again = shlex.split(command)[1:]
+    again[again.index("--workers") + 1] = "1"  # in this process, which has loaded torch already
+    assert command_line(again) == 0
+    assert "cohorts continue from checkpoints" in capsys.readouterr().err
+    units = (tmp_path / "my results").glob("units/*/unit.json")
+    assert 0 < max(json.loads(path.read_text())["resumed_at_step"] for path in units) < 200
+    continued = load(tmp_path / "my results", list(uninterrupted.runs["run_id"]))
+    assert continued.runs.equals(uninterrupted.runs)
+    assert continued.curves.equals(uninterrupted.curves)
 
 
 def gone(group, patience=20):

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from grokking.engine.batches import Batches
-from grokking.engine.cohort import TRAIN_ROWS, Trainer, start
+from grokking.engine.cohort import TRAIN_ROWS, Trainer, not_alone, start
 from grokking.engine.evaluation_grid import evaluation_steps
-from grokking.engine.loop import training
+from grokking.engine.loop import begin, training
 from grokking.models import models
 from grokking.optim import optimizers
 from grokking.roles import initial_weights
@@ -78,6 +78,11 @@ def assert_same_metrics(metrics, run, other, other_run):
         assert equal(metrics[name][run], other[name][other_run]), name
 
 
+def trained_from_start(specs, device):
+    trainer = Trainer(specs[0].setting, device)
+    return training(begin(specs, trainer), trainer)
+
+
 # --- a run does not know its mates --------------------------------------------------------------------------------
 
 
@@ -92,6 +97,16 @@ def test_a_run_alone_is_bit_for_bit_the_run_among_seven_others(optimizer):
         assert_same_run(alone, 0, cohort, run)
         assert_same_metrics(own.evaluate(alone), 0, among, run)
     assert not equal(cohort.weights["head.weight"][0], cohort.weights["head.weight"][5])
+
+
+def test_a_lone_run_trains_beside_a_copy_of_itself_from_its_start_or_when_its_mates_have_left():
+    specs = [spec(0), spec(1)]
+    assert start(specs[:1], CPU).specs == specs[:1] * 2
+    left = start(specs, CPU).keep([1])
+    assert left.specs == specs[1:] * 2
+    assert left.finite.shape == (2,)
+    assert left.keep([0, 1]).specs == left.specs
+    assert not_alone(specs[:1], torch.device("cuda")) == specs[:1]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +248,7 @@ def test_the_loop_counts_a_diverged_run_and_lets_the_others_finish():
     good = varied(3, "sgd")
     bad = spec(9, "sgd", optimizer__lr=1e30)
     apart = curves(good)
-    snapshots = list(training([good[0], bad, *good[1:]], CPU))
+    snapshots = list(trained_from_start([good[0], bad, *good[1:]], CPU))
     rows = {record.spec: record.row() for snapshot in snapshots for record in snapshot.ended}
     assert len(rows) == 4
     assert (rows[bad]["status"], rows[bad]["diverged_at"], rows[bad]["steps_to_generalize"]) == ("diverged", 2, None)
@@ -247,13 +262,13 @@ def test_the_loop_counts_a_diverged_run_and_lets_the_others_finish():
 
 def test_an_accuracy_seen_behind_the_divergence_is_no_generalising(scripted):
     scripted |= {0: lambda step: float(step >= 10)}
-    (snapshot,) = training([spec(0, "sgd", optimizer__lr=1e30)], CPU)
+    (snapshot,) = trained_from_start([spec(0, "sgd", optimizer__lr=1e30)], CPU)
     row = snapshot.ended[0].row()
     assert (row["status"], row["diverged_at"], row["steps_to_generalize"]) == ("diverged", 2, None)
 
 
 def test_all_runs_diverging_ends_the_loop():
-    snapshots = list(training([spec(seed, "sgd", optimizer__lr=1e30) for seed in range(3)], CPU))
+    snapshots = list(trained_from_start([spec(seed, "sgd", optimizer__lr=1e30) for seed in range(3)], CPU))
     assert [snapshot.step for snapshot in snapshots] == [10]
     assert [record.row()["status"] for record in snapshots[0].ended] == ["diverged"] * 3
 
@@ -263,7 +278,7 @@ def test_all_runs_diverging_ends_the_loop():
 
 def curves(specs):
     """The record of each run of a training."""
-    return {record.spec: record for snapshot in training(specs, CPU) for record in snapshot.ended}
+    return {record.spec: record for snapshot in trained_from_start(specs, CPU) for record in snapshot.ended}
 
 
 def assert_same_curves(record, other):
@@ -290,7 +305,7 @@ def scripted(monkeypatch):
 @pytest.mark.parametrize(("every", "growth"), [(10, 0.0), (7, 0.0), (1, 0.5), (100, 0.0)])
 def test_evaluations_follow_the_grid_to_the_budget(every, growth):
     run = spec(0, evaluation__every=every, evaluation__growth=growth)
-    snapshots = list(training([run], CPU))
+    snapshots = list(trained_from_start([run], CPU))
     expected = list(evaluation_steps(every, growth, 60))
     assert [snapshot.step for snapshot in snapshots] == expected
     assert [record.steps for record in snapshots[-1].ended] == [expected]
@@ -304,8 +319,8 @@ def test_a_run_ends_when_it_has_sustained_and_is_not_trained_further(scripted):
         1: lambda step: 0.0,  # never
         2: lambda step: float(step in (20, 40, 50, 60)),  # 20 falls back at 30; 40 is known at 60
     }
-    snapshots = list(training([spec(seed, steps=80) for seed in range(3)], CPU))
-    assert [(s.step, [run.seed for run in s.cohort.specs]) for s in snapshots] == [
+    snapshots = list(trained_from_start([spec(seed, steps=80) for seed in range(3)], CPU))
+    assert [(s.step, [record.spec.seed for record in s.records]) for s in snapshots] == [
         (10, [0, 1, 2]),
         (20, [0, 1, 2]),
         (30, [0, 1, 2]),
@@ -330,7 +345,7 @@ def test_the_loop_makes_no_update_after_the_last_run_ended(scripted, monkeypatch
     advance = Trainer.advance
     monkeypatch.setattr(Trainer, "advance", lambda self, cohort: (updates.append(cohort.step), advance(self, cohort)))
     scripted |= {0: lambda step: 1.0, 1: lambda step: 1.0}
-    snapshots = list(training([spec(0), spec(1)], CPU))
+    snapshots = list(trained_from_start([spec(0), spec(1)], CPU))
     assert [snapshot.step for snapshot in snapshots] == [10, 20]
     assert updates == list(range(20))
 
@@ -338,7 +353,7 @@ def test_the_loop_makes_no_update_after_the_last_run_ended(scripted, monkeypatch
 def test_runs_that_stay_are_the_same_bits_after_others_left(scripted):
     scripted |= {seed: (lambda step: float(step >= 10)) if seed % 2 else (lambda step: 0.0) for seed in range(5)}
     specs = [spec(seed) for seed in range(5)]
-    *_, last = training(specs, CPU)
+    *_, last = trained_from_start(specs, CPU)
     _, whole = trained(specs, 60)
     assert [run.seed for run in last.cohort.specs] == [0, 2, 4]
     for here, there in ((0, 0), (1, 2), (2, 4)):
@@ -432,7 +447,7 @@ def test_wrong_labels_in_the_validation_set_change_validation_alone():
     right, off = trainer.evaluate(cohort), wrong.evaluate(other)
     assert equal(right["train_loss"], off["train_loss"])
     assert equal(right["train_accuracy"], off["train_accuracy"])
-    assert right["validation_loss"] != off["validation_loss"]
+    assert right["validation_loss"][0] != off["validation_loss"][0]
 
 
 def test_wrong_labels_in_the_training_set_do_not_show_in_validation():
@@ -542,6 +557,7 @@ def test_every_run_gets_its_own_gradient_from_its_own_batch():
     rows = trainer.batch(cohort)
     together, _ = trainer.gradients(cohort, trainer.tokens[rows], trainer.labels[rows])
     for run in range(3):
-        alone, _ = trainer.gradients(cohort.keep([run]), trainer.tokens[rows[[run]]], trainer.labels[rows[[run]]])
+        own = rows[[run, run]]  # beside a copy of itself
+        alone, _ = trainer.gradients(cohort.keep([run]), trainer.tokens[own], trainer.labels[own])
         assert [name for name in together if not equal(together[name][run], alone[name][0])] == []
         assert not equal(together["head.weight"][run], together["head.weight"][run - 1])

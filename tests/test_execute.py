@@ -10,12 +10,15 @@ from grokking.engine.cohort import Trainer
 from grokking.engine.evaluation_grid import evaluation_steps
 from grokking.engine.loop import Record
 from grokking.errors import BadInput
-from grokking.execute.local import Progress, choose_device, execute, left
-from grokking.execute.unit import stack, train_unit
+from grokking.execute.local import choose_device, execute
+from grokking.execute.progress import Progress
+from grokking.execute.signals import Stop
+from grokking.execute.unit import Terms, stack, train_unit
 from grokking.extensions import import_extension
 from grokking.optim import optimizers
-from grokking.runs import Study, plan, run_spec, total_steps
+from grokking.runs import run_spec
 from grokking.store import METRICS, load, prepare, stored
+from grokking.study import Study, plan, total_steps
 
 TINY = {"task.p": 7, "model.width": 16, "model.heads": 2, "batch_size": 16, "steps": 60, "train_fraction": 0.5}
 # A low threshold, so that some of these short runs generalise and end early and others do not.
@@ -40,7 +43,7 @@ def lines(folder):
 
 def trained(folder, cohorts, workers=1, imports=()):
     prepare(folder)
-    return execute(cohorts, folder, "cpu", workers, imports)
+    return execute(cohorts, Terms(folder, "cpu"), workers, imports)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +120,8 @@ def test_two_workers_give_the_same_bytes_and_survive_a_cohort_that_fails(
     breaking = [run_spec({**TINY, "optimizer.name": "execute_test_rule"}, 0)]
     cohorts = plan(STUDY.specs(), 8, workers=2)
     failures = trained(folder, [cohorts[0], breaking, *cohorts[1:]], 2, [rule_that_gives_up])
-    assert len(failures) == 1
-    assert "the rule gave up" in failures[0]
+    assert [path.parent for path in failures] == [folder / "failures"]
+    assert "the rule gave up" in failures[0].read_text()
     assert_same_results(folder, by_width_eight)
     assert "8/9 runs done" in capfd.readouterr().err
 
@@ -135,13 +138,16 @@ def test_a_cohort_that_fails_is_reported_and_the_others_are_stored(tmp_path, mon
     cohorts = plan([run_spec({**TINY, "steps": 30}, seed) for seed in range(3)], 1)
     failures = trained(tmp_path, cohorts)
     assert len(failures) == 1
-    assert "out of luck at step 20" in failures[0]
-    assert "Traceback" in failures[0]
+    told = failures[0].read_text()
+    assert "out of luck at step 20" in told
+    assert "Traceback" in told
+    assert cohorts[1][0].run_id in told
     assert set(stored(tmp_path)) == {cohorts[0][0].run_id, cohorts[2][0].run_id}
     assert [path.name for path in (tmp_path / "units").iterdir() if path.name.startswith(".")] == []
     monkeypatch.undo()
     assert trained(tmp_path, [cohorts[1]]) == []  # a second try trains what is missing
     assert set(stored(tmp_path)) == {cohort[0].run_id for cohort in cohorts}
+    assert list((tmp_path / "failures").iterdir()) == []
 
 
 def test_a_unit_says_what_it_was_trained_on_and_how_wide(by_width_eight):
@@ -151,6 +157,8 @@ def test_a_unit_says_what_it_was_trained_on_and_how_wide(by_width_eight):
         assert told["torch"] == torch.__version__
         assert told["machine"]
         assert told["seconds"] > 0
+        assert told["resumed_at_step"] == 0
+        assert {file.name for file in path.parent.iterdir()} == {"DONE", "runs.csv", "curves.npy", "unit.json"}
         described = {run.run_id: json.loads(json.dumps(run.description())) for run in STUDY.specs()}
         assert told["runs"] == [described[run_id] for run_id in told["run_ids"]]
 
@@ -173,12 +181,14 @@ def test_reported_steps_and_what_ended_runs_left_add_up_to_every_budget(tmp_path
     specs = [spec for spec in STUDY.specs() if spec.setting.name("optimizer") == "adamw"]
     reports = []
     prepare(tmp_path)
-    train_unit(specs, "cpu", tmp_path, lambda steps, ended: reports.append((steps, left(ended))))
-    rests = [rest for _, ended in reports for rest, _ in ended]
+    train_unit(specs, Terms(tmp_path), lambda *report: reports.append(report), Stop())
+    rests = [rest for _, ended, _ in reports for rest, _ in ended]
     assert len(rests) == len(specs)
-    assert sum(steps for steps, _ in reports) + sum(rests) == total_steps(specs)
+    assert sum(steps for steps, _, _ in reports) + sum(rests) == total_steps(specs)
     trained_steps = load(tmp_path, [spec.run_id for spec in specs]).runs["steps_trained"]
-    assert sum(steps for steps, _ in reports) == trained_steps.sum()
+    assert sum(steps for steps, _, _ in reports) == trained_steps.sum()
+    assert reports[0] == (0, [], False)  # nothing was done before
+    assert all(now for _, _, now in reports[1:])
 
 
 def test_the_bar_is_full_when_all_runs_ended_and_counts_those_that_generalised(capsys):
@@ -216,15 +226,15 @@ def record(steps, offset):
 
 
 def test_stacked_curves_are_nan_after_a_run_s_end_and_nowhere_else():
-    arrays = stack([record([10, 20], 0), record([10, 20, 30, 40], 10), record([10], 20)])
-    assert arrays["steps"].tolist() == [10, 20, 30, 40]
+    steps, arrays = stack([record([10, 20], 0), record([10, 20, 30, 40], 10), record([10], 20)])
+    assert steps == [10, 20, 30, 40]
     for at, metric in enumerate(METRICS):
         expected = np.full((4, 3), np.nan)
         expected[:2, 0] = [at + 0.1, at + 0.2]
         expected[:, 1] = [10 + at + 0.1, 10 + at + 0.2, 10 + at + 0.3, 10 + at + 0.4]
         expected[0, 2] = 20 + at + 0.1
         assert np.array_equal(arrays[metric], expected, equal_nan=True)
-    assert set(arrays) == {"steps", *METRICS}
+    assert set(arrays) == set(METRICS)
 
 
 # --- the evaluation grid ------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ EXPERIMENT = '''
 """A tiny experiment."""
 from matplotlib.figure import Figure
 from grokking.plotting import Drawing
-from grokking.runs import Study
+from grokking.study import Study
 
 STUDIES = {"smoke": [Study({"task.p": 5, "model.width": 16, "steps": 20}, [{}], range(2))]}
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from grokking.errors import BadInput
 from grokking.extensions import import_extension
 from grokking.optim import optimizers
-from grokking.runs import DEFAULTS, KINDS, RunSpec, Setting, Study, grid, plan, run_spec, total_steps
+from grokking.runs import DEFAULTS, KINDS, RunSpec, Setting, run_spec
+from grokking.study import Study, grid, plan, total_steps
 
 TINY = {"task.p": 7, "model.width": 16, "model.heads": 2, "steps": 60}
 
@@ -316,7 +317,7 @@ def test_a_study_is_every_arm_with_every_seed_on_top_of_the_base():
     study = Study(TINY, ({"optimizer.name": "sgd"}, {"optimizer.name": "muon", "steps": 30}), range(3))
     runs = [(run.setting.name("optimizer"), run.setting.integer("steps"), run.seed) for run in study.specs()]
     assert runs == [("sgd", 60, 0), ("sgd", 60, 1), ("sgd", 60, 2), ("muon", 30, 0), ("muon", 30, 1), ("muon", 30, 2)]
-    assert study.run_steps() == total_steps(study.specs()) == 3 * 60 + 3 * 30
+    assert total_steps(study.specs()) == 3 * 60 + 3 * 30
 
 
 def test_runs_that_arms_share_appear_once():
@@ -388,3 +389,42 @@ def test_runs_of_one_setting_share_a_cohort_whatever_their_numbers_and_order():
 
 def test_a_plan_of_nothing_is_empty():
     assert plan([], 8, 4) == []
+
+
+def ids(specs):
+    return [run.run_id for run in specs]
+
+
+def test_a_started_cohort_comes_first_and_keeps_its_runs_and_their_order():
+    specs = study_of(6, 3)
+    begun = [ids([specs[4], specs[1], specs[2]]), ids(specs[6:8])]
+    cohorts = plan(specs, 2, 1, begun)
+    assert [ids(cohort) for cohort in cohorts[:2]] == begun  # wider than asked for, and not in the order of the study
+    assert [ids(cohort) for cohort in cohorts[2:]] == [ids([specs[0]]), ids([specs[3], specs[5]]), ids([specs[8]])]
+
+
+def test_a_started_cohort_of_which_runs_are_stored_or_not_asked_for_is_planned_anew():
+    specs = study_of(4)
+    assert plan(specs[1:], 8, 1, [ids(specs)]) == [specs[1:]]
+    assert plan(specs, 8, 1, [[*ids(specs[:2]), "0" * 16]]) == [specs]
+    assert plan([], 8, 1, [ids(specs)]) == []
+
+
+def test_of_started_cohorts_that_share_a_run_the_first_is_continued():
+    specs = study_of(4)
+    assert plan(specs, 8, 1, [ids(specs[:2]), ids(specs[1:3])]) == [specs[:2], specs[2:]]
+
+
+def test_started_cohorts_count_as_work_for_the_workers():
+    specs = study_of(8)
+    assert [len(cohort) for cohort in plan(specs, 8, 2, [ids(specs[:2])])] == [2, 6]
+    assert [len(cohort) for cohort in plan(specs, 8, 3, [ids(specs[:2])])] == [2, 3, 3]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9), st.integers(1, 6), st.sets(st.integers(0, 9), min_size=1), st.integers(1, 8))
+def test_whatever_was_started_every_run_is_planned_once(width, workers, begun, asked):
+    specs = study_of(10)
+    cohorts = plan(specs[:asked], width, workers, [ids(specs[at] for at in sorted(begun))])
+    assert Counter(run for cohort in cohorts for run in cohort) == Counter(specs[:asked])
+    assert len(cohorts) >= min(workers, asked) or max(begun) < asked

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +25,11 @@ TRAIN_ROWS = 1024  # training accuracy is taken on at most so many fixed trainin
 
 @dataclass
 class Cohort:
-    """State of the runs that still train; the first axis of every tensor is the run."""
+    """State of the runs that still train; the first axis of every tensor is the run.
+
+    On a CPU a run that is alone trains beside a copy of itself. At width 1 the run axis vanishes from the strides, the
+    matrix library is called with other layouts, and on some processors (AMD's) other layouts are other bits.
+    """
 
     specs: list[RunSpec]
     step: int  # updates made so far
@@ -36,6 +41,7 @@ class Cohort:
 
     def keep(self, runs: list[int]) -> "Cohort":
         """The cohort without the other runs: what is left is not changed by a bit."""
+        runs = not_alone(runs, self.finite.device)
         at = torch.tensor(runs, device=self.finite.device)
         return Cohort(
             [self.specs[run] for run in runs],
@@ -48,8 +54,17 @@ class Cohort:
         )
 
 
+T = TypeVar("T")
+
+
+def not_alone(runs: list[T], device: torch.device) -> list[T]:
+    """The runs, and on a CPU a lone one twice."""
+    return runs * 2 if len(runs) == 1 and device.type == "cpu" else runs
+
+
 def start(specs: Sequence[RunSpec], device: torch.device, dtype: torch.dtype = torch.float32) -> Cohort:
     """The cohort before its first step: every run's weights from its own seed, optimizer state at its start."""
+    specs = not_alone(list(specs), device)
     model = specs[0].setting.model()
     drawn = [initial_weights(model, spec.seed, dtype) for spec in specs]
     weights = {name: torch.stack([w[name] for w in drawn]).to(device) for name in drawn[0]}
@@ -139,7 +154,13 @@ class Trainer:
                 new, slots = self.rule(w, g, State(state), Numbers({**static, **h}), role)
                 return new, dict(slots)
 
-            weights[name], states[name] = vmap(rule)(cohort.weights[name], gradients[name], cohort.state[name], numbers)
+            new, slots = vmap(rule)(cohort.weights[name], gradients[name], cohort.state[name], numbers)
+            # Strides decide how a matrix is multiplied, hence bits; a checkpoint keeps none, so neither do we. Nor does
+            # state change its type on the way: a float64 number of `h` would turn a 0-d float32 slot into float64.
+            weights[name] = new.to(cohort.weights[name].dtype).contiguous()
+            states[name] = {
+                slot: tensor.to(cohort.state[name][slot].dtype).contiguous() for slot, tensor in slots.items()
+            }
         return weights, states
 
     # --- data ---------------------------------------------------------------------------------------------------

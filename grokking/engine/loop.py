@@ -1,11 +1,10 @@
 """The training loop: steps, evaluations, and the end of each run."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from grokking.engine.cohort import Cohort, Trainer, start
 from grokking.engine.evaluation_grid import evaluation_steps
@@ -48,6 +47,23 @@ class Record:
         return {**self.spec.row(), **result, **final}
 
 
+@dataclass
+class Training:
+    """A unit of runs on its way: all that its continuation depends on, and all that a checkpoint holds."""
+
+    records: list[Record]  # of every run of the unit, in its order
+    cohort: Cohort  # the runs that still train
+
+    def going(self) -> list[Record]:
+        """Records of the runs in the cohort, in its order."""
+        inside = set(self.cohort.specs)
+        return [record for record in self.records if record.spec in inside]
+
+    def evaluated(self) -> int:
+        """The last step at which the cohort was evaluated; 0 before the first."""
+        return max((step for record in self.records for step in record.steps[-1:]), default=0)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The cohort at an evaluation, before the runs that end here leave it."""
@@ -58,31 +74,39 @@ class Snapshot:
     ended: list[Record]  # those of them that end here
 
 
-def training(specs: Sequence[RunSpec], device: torch.device) -> Iterator[Snapshot]:
-    """Train runs of one setting side by side, and yield at every evaluation until all have ended."""
-    setting = specs[0].setting
-    trainer = Trainer(setting, device)
-    cohort = start(specs, device)
+def begin(specs: Sequence[RunSpec], trainer: Trainer) -> Training:
+    """Runs of one setting before their first step."""
     examples = len(trainer.split(specs[0].seed)[0])
-    batch_size = min(setting.integer("batch_size"), examples)
-    records = [Record(spec, batch_size, examples) for spec in specs]
+    batch_size = min(specs[0].setting.integer("batch_size"), examples)
+    return Training([Record(spec, batch_size, examples) for spec in specs], start(specs, trainer.device))
+
+
+def training(unit: Training, trainer: Trainer, boundary: Callable[[], None] = lambda: None) -> Iterator[Snapshot]:
+    """Train runs of one setting side by side, and yield at every evaluation until all have ended.
+
+    `boundary` is called after every step: between steps `unit` is whole, so there it may be saved, or left by raising.
+    """
+    setting = trainer.setting
     grid = evaluation_steps(
         setting.integer("evaluation.every"), setting.number("evaluation.growth"), setting.integer("steps")
     )
+    seen = unit.evaluated()
     for step in grid:
-        while cohort.step < step:
-            trainer.advance(cohort)
-        metrics = trainer.evaluate(cohort)
+        if step <= seen:
+            continue
+        while unit.cohort.step < step:
+            trainer.advance(unit.cohort)
+            boundary()
+        metrics, records = trainer.evaluate(unit.cohort), unit.going()
         for run, record in enumerate(records):
             record.steps.append(step)
-            record.diverged_at = cohort.diverged_at[run]
+            record.diverged_at = unit.cohort.diverged_at[run]
             for metric in METRICS:
                 record.curves[metric].append(float(metrics[metric][run]))
         ended = [record for record in records if record.ended()]
-        yield Snapshot(step, cohort, records, ended)
+        yield Snapshot(step, unit.cohort, records, ended)
         going = [run for run, record in enumerate(records) if record not in ended]
         if not going:
             return
         if ended:
-            records = [records[run] for run in going]
-            cohort = cohort.keep(going)
+            unit.cohort = unit.cohort.keep(going)

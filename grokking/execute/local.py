@@ -1,32 +1,27 @@
-"""The local executor: one worker process per core (or this process), a progress bar, and nothing lost on Ctrl-C."""
+"""The local executor: one worker process per core (or this process), and what becomes of each unit."""
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import sys
-import threading
+import functools
+import itertools
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from grokking.engine.loop import Record
-from grokking.errors import BadInput, Interrupted
-from grokking.execute.unit import train_unit
-from grokking.extensions import import_extensions
-from grokking.runs import RunSpec, total_steps
+from grokking.errors import BadInput, Interrupted, Notice, Unwritable
+from grokking.execute.progress import Progress
+from grokking.execute.signals import Stop, stoppable
+from grokking.execute.unit import Ended, Outcome, Terms, attempt
+from grokking.execute.workers import Worker, anything_said
+from grokking.runs import RunSpec
+from grokking.store.failures import forget_failures, note_failure
 
-Ended = list[tuple[int, str]]  # (steps left of the budget, status) of each run that ended
 WIDTH = 8  # runs side by side on a CPU: beyond that the activations of a step leave the caches
+GRACE = 3.0  # seconds for workers to reach a step boundary and save; a process is to be gone within 5
+TRIES = 4  # of a unit whose worker dies: once, and three times again
 
 
 def choose_device(device: str) -> str:
@@ -38,132 +33,132 @@ def choose_device(device: str) -> str:
     return "cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device
 
 
-def execute(
-    cohorts: Sequence[list[RunSpec]], folder: Path, device: str, workers: int, imports: Sequence[str]
-) -> list[str]:
-    """Train every cohort and store each as soon as it is done; returns the tracebacks of those that failed."""
-    failures: list[str] = []
-    with Progress([spec for cohort in cohorts for spec in cohort]) as progress, interruptible():
-        if device == "cuda" or workers == 1 or len(cohorts) == 1:
-            for cohort in cohorts:
-                try:
-                    train_unit(cohort, device, folder, lambda steps, ended: progress.add(steps, left(ended)))
-                except Exception:
-                    failures.append(traceback.format_exc())
+@dataclass
+class Job:
+    """A unit of runs to train, how often a worker died over it, and what this attempt has told of its progress."""
+
+    specs: list[RunSpec]
+    deaths: int = 0
+    told: list[tuple[int, Ended, bool]] = field(default_factory=list)
+
+    def halves(self) -> list["Job"]:
+        """The same runs in two narrower units."""
+        middle = (len(self.specs) + 1) // 2
+        return [Job(self.specs[:middle], self.deaths), Job(self.specs[middle:], self.deaths)]
+
+
+@dataclass
+class Jobs:
+    """What is left to train, and what failed for good."""
+
+    terms: Terms
+    waiting: deque[Job]
+    progress: Progress
+    failures: list[Path] = field(default_factory=list)
+
+    def report(self, job: Job, steps: int, ended: Ended, trained: bool) -> None:
+        """A unit's progress, which is taken back if it has to be trained again."""
+        job.told.append((steps, ended, trained))
+        self.progress.add(steps, ended, trained)
+
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Put a unit back, whole or in halves, or note its failure; `Unwritable` ends the sweep.
+
+        Too little memory: in halves. A worker that died: again from its checkpoint; from the second time on in halves,
+        because a process that was killed twice was killed for its size.
+        """
+        if outcome.end == "unwritable":
+            raise Unwritable(outcome.text)
+        job.deaths += outcome.end == "died"
+        narrower = outcome.end == "memory" or (outcome.end == "died" and job.deaths > 1)
+        if outcome.end == "stored":
+            return
+        self.progress.take_back(job.told)
+        job.told = []
+        if narrower and len(job.specs) > 1 and job.deaths < TRIES:
+            self.terms.checkpoints(job.specs).clear()
+            self.waiting.extendleft(reversed(job.halves()))
+        elif outcome.end == "died" and job.deaths < TRIES:
+            self.waiting.appendleft(job)
         else:
-            failures = _in_processes(cohorts, folder, device, workers, imports, progress)
-    return failures
+            self.failures.append(self._file(job, outcome))
+
+    def _file(self, job: Job, outcome: Outcome) -> Path:
+        times = f"its worker died {job.deaths} times, at last:\n" if outcome.end == "died" else ""
+        text = f"the first of them: {job.specs[0].description()}\n\n{times}{outcome.text}"
+        return note_failure(self.terms.folder, [spec.run_id for spec in job.specs], text)
 
 
-def _in_processes(
-    cohorts: Sequence[list[RunSpec]],
-    folder: Path,
-    device: str,
-    workers: int,
-    imports: Sequence[str],
-    progress: "Progress",
-) -> list[str]:
-    context = multiprocessing.get_context("spawn")
-    news = context.SimpleQueue()
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(news, tuple(imports)))
+def execute(cohorts: Sequence[list[RunSpec]], terms: Terms, workers: int, imports: Sequence[str]) -> list[Path]:
+    """Train every cohort and store each as soon as it is done; returns the traceback files of those that failed.
+
+    Raises `Interrupted` on SIGINT and SIGTERM, with every cohort saved at a step boundary, and `Unwritable` as soon as
+    the store cannot be written.
+    """
+    forget_failures(terms.folder, [spec.run_id for cohort in cohorts for spec in cohort])
+    with Progress([spec for cohort in cohorts for spec in cohort]) as progress, stoppable() as stop:
+        jobs = Jobs(terms, deque(Job(cohort) for cohort in cohorts), progress)
+        if terms.device == "cuda" or workers == 1 or len(cohorts) == 1:
+            while jobs.waiting:
+                stop.check()
+                job = jobs.waiting.popleft()
+                jobs.settle(job, attempt(job.specs, terms, functools.partial(jobs.report, job), stop))
+        else:
+            _in_processes(jobs, workers, imports, stop)
+        return jobs.failures
+
+
+def _in_processes(jobs: Jobs, workers: int, imports: Sequence[str], stop: Stop) -> None:
+    busy: dict[Worker, Job] = {}
+    idle: list[Worker] = []
     try:
-        futures = [pool.submit(_work, cohort, device, folder) for cohort in cohorts]
-        while not all(future.done() for future in futures):
-            while not news.empty():
-                progress.add(*news.get())
-            time.sleep(0.1)
-        while not news.empty():
-            progress.add(*news.get())
-        return [failure for future in futures if (failure := _failure(future))]
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        while jobs.waiting or busy:
+            if stop.code:
+                _stop(list(busy), stop)
+            while jobs.waiting and len(busy) < workers:
+                worker = idle.pop() if idle else Worker(jobs.terms, imports)
+                busy[worker] = jobs.waiting.popleft()
+                worker.give(busy[worker].specs)
+            for worker in anything_said(list(busy), 0.2):
+                if (outcome := _listen(worker, busy[worker], jobs)) is None:
+                    continue
+                job = busy.pop(worker)
+                if outcome.end == "died":
+                    worker.end()
+                else:
+                    idle.append(worker)
+                jobs.settle(job, outcome)
+    except Unwritable:
+        for worker in busy:
+            worker.ask_to_stop()  # what can still be saved is
+        _wait(list(busy))
         raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for worker in itertools.chain(busy, idle):
+            worker.end()
 
 
-def _failure(future: Future[None]) -> str | None:
-    error = future.exception()
-    if error is None:
-        return None
-    if isinstance(error, BrokenProcessPool):
-        return "a worker process died (killed, or out of memory); what it had not stored is trained on the next call\n"
-    return "".join(traceback.format_exception(error))
+def _listen(worker: Worker, job: Job, jobs: Jobs) -> Outcome | None:
+    """Pass on the worker's progress; its outcome, if it has one by now."""
+    for message in worker.hear():
+        if isinstance(message, Outcome):
+            return message
+        jobs.report(job, *message)
+    return None
 
 
-_news: Any = None  # the worker's end of the queue to the progress bar
+def _stop(workers: Sequence[Worker], stop: Stop) -> None:
+    for worker in workers:
+        worker.ask_to_stop()
+    _wait(workers)
+    raise Interrupted(stop.code)
 
 
-def _begin_worker(news: Any, imports: tuple[str, ...]) -> None:
-    global _news
-    _news = news
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import_extensions(imports)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _work(specs: list[RunSpec], device: str, folder: Path) -> None:
-    train_unit(specs, device, folder, lambda steps, ended: _news.put((steps, left(ended))))
-
-
-def left(ended: Sequence[Record]) -> Ended:
-    """What each ended run left of its budget, and its status."""
-    return [(r.spec.setting.integer("steps") - r.steps[-1], str(r.row()["status"])) for r in ended]
-
-
-class Progress:
-    """A bar over run-steps. Its total is every budget; a run that ends early gives the rest of its budget back."""
-
-    def __init__(self, specs: Sequence[RunSpec]) -> None:
-        self.runs, self.ended, self.generalized, self.trained = len(specs), 0, 0, 0
-        self.total = total_steps(specs)
-
-    def __enter__(self) -> "Progress":
-        self.began = time.perf_counter()
-        self.bar = tqdm(
-            total=self.total, file=sys.stderr, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", mininterval=0.5
+def _wait(workers: Sequence[Worker]) -> None:
+    until = time.monotonic() + GRACE
+    for worker in workers:
+        worker.process.join(max(0.0, until - time.monotonic()))
+    if late := sum(worker.process.is_alive() for worker in workers):
+        warnings.warn(
+            Notice(f"{late} workers were ended in the middle of a step: what they last saved is kept"), stacklevel=2
         )
-        self._show()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def add(self, steps: int, ended: Ended) -> None:
-        """`steps` run-steps were trained, and these runs ended."""
-        self.trained += steps
-        self.ended += len(ended)
-        self.generalized += sum(status == "generalized" for _, status in ended)
-        self.bar.update(steps + sum(rest for rest, _ in ended))
-        self._show()
-
-    def _show(self) -> None:
-        rate = self.trained / max(time.perf_counter() - self.began, 1e-9)
-        minutes = f", at most {(self.total - self.bar.n) / rate / 60:.1f} min left" if self.trained else ""
-        self.bar.set_description_str(
-            f"{self.ended}/{self.runs} runs done, {self.generalized} generalized, {rate:.0f} run-steps/s{minutes}"
-        )
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Within, SIGINT and SIGTERM raise `Interrupted` with exit code 130 or 143."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

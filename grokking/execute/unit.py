@@ -1,55 +1,144 @@
-"""One unit of work: train a cohort and store it."""
+"""One unit of work: train a cohort, from its last checkpoint if it has one, and store it."""
 
+import os
 import platform
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from grokking.engine.loop import Record, training
+from grokking.engine.checkpoint import Checkpoints, Resume
+from grokking.engine.cohort import Trainer
+from grokking.engine.loop import Record, begin, training
+from grokking.errors import Notice, Unwritable
+from grokking.execute.signals import Stop
 from grokking.runs import RunSpec
 from grokking.store import METRICS, write_unit
 
-Report = Callable[[int, list[Record]], None]  # (run-steps since the last call, runs that ended)
+Ended = list[tuple[int, str]]  # (steps left of the budget, status) of each run that ended
+Report = Callable[[int, Ended, bool], None]  # (run-steps, runs that ended, were they trained just now)
 
 
-def train_unit(specs: Sequence[RunSpec], device: str, folder: Path, report: Report) -> None:
-    """Train these runs side by side on `device`, one CPU thread, and store them as one unit.
+@dataclass(frozen=True)
+class Terms:
+    """Where and how units are trained, which is no part of what they are."""
 
-    One thread: results then depend neither on the number of cores nor on that of workers.
+    folder: Path
+    device: str = "cpu"
+    checkpoint_every: float = 60.0  # seconds; 0: only when stopped
+    resume: Resume = "exact"
+
+    def execution(self) -> dict[str, object]:
+        """All that bits depend on beside the runs themselves."""
+        return {
+            "machine": machine(self.device),
+            "device": self.device,
+            "threads": 1,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "mkl_cbwr": os.environ.get("MKL_CBWR", ""),
+        }
+
+    def checkpoints(self, specs: Sequence[RunSpec]) -> Checkpoints:
+        """Those of this unit."""
+        return Checkpoints(self.folder, specs, self.execution(), self.checkpoint_every)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt at a unit ended, and the traceback or message that tells why."""
+
+    end: Literal["stored", "failed", "memory", "died", "unwritable"]
+    text: str = ""
+
+
+def attempt(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Stop) -> Outcome:
+    """`train_unit`, with every error as an outcome; only `Interrupted` is raised."""
+    try:
+        train_unit(specs, terms, report, stop)
+    except Unwritable as error:
+        return Outcome("unwritable", str(error))
+    except Exception as error:
+        return Outcome("memory" if out_of_memory(error) else "failed", traceback.format_exc())
+    return Outcome("stored")
+
+
+def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Stop) -> None:
+    """Train these runs side by side, one CPU thread, and store them as one unit.
+
+    One thread: results then depend neither on the number of cores nor on that of workers. When `stop` is set, the unit
+    is saved at the next step boundary and `Interrupted` is raised.
     """
     torch.set_num_threads(1)
-    began, before = time.perf_counter(), 0
-    records: list[Record] = []
-    for snapshot in training(specs, torch.device(device)):
-        records = records or list(snapshot.records)
-        report((snapshot.step - before) * len(snapshot.records), snapshot.ended)
+    began = time.perf_counter()
+    trainer = Trainer(specs[0].setting, torch.device(terms.device))
+    checkpoints = terms.checkpoints(specs)
+    unit, earlier = checkpoints.latest(trainer, terms.resume) or (begin(specs, trainer), 0.0)
+    stop.check()
+    resumed_at = before = unit.cohort.step
+    report(*_done_before(unit.records, before), False)
+
+    def boundary() -> None:
+        if not (stop.code or checkpoints.due()):
+            return
+        try:
+            checkpoints.save(unit, earlier + time.perf_counter() - began)
+        except Unwritable as error:
+            if not stop.code:
+                raise
+            warnings.warn(Notice(f"stopped without a checkpoint: {error}"), stacklevel=2)
+        stop.check()
+
+    for snapshot in training(unit, trainer, boundary):
+        report((snapshot.step - before) * len(snapshot.records), left(snapshot.ended), True)
         before = snapshot.step
-    seconds = time.perf_counter() - began
+    seconds = earlier + time.perf_counter() - began
     info = {
-        "machine": machine(device),
-        "torch": torch.__version__,
-        "device": device,
+        **terms.execution(),
         "width": len(specs),
-        "threads": 1,
+        "resumed_at_step": resumed_at,
         "seconds": round(seconds, 3),
-        "run_steps_per_second": round(sum(record.steps[-1] for record in records) / seconds, 1),
-        "runs": [record.spec.description() for record in records],
+        "checkpoint_seconds": round(checkpoints.spent, 3),
+        "run_steps_per_second": round(sum(record.steps[-1] for record in unit.records) / seconds, 1),
+        "runs": [record.spec.description() for record in unit.records],
     }
-    write_unit(folder, [record.row() for record in records], stack(records), info)
+    rows = [record.row() for record in unit.records]
+    write_unit(terms.folder, rows, *stack(unit.records), info)
+    checkpoints.clear()
 
 
-def stack(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Curves [evaluation, run] of all runs on the steps of the longest, NaN after a run's end."""
+def out_of_memory(error: Exception) -> bool:
+    """Whether there was not enough memory, in Python's, NumPy's, CUDA's or the CPU allocator's words."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def left(ended: Sequence[Record]) -> Ended:
+    """What each ended run left of its budget, and its status."""
+    return [(r.spec.setting.integer("steps") - r.steps[-1], str(r.row()["status"])) for r in ended]
+
+
+def _done_before(records: Sequence[Record], step: int) -> tuple[int, Ended]:
+    """The run-steps and ended runs of a checkpoint at `step`."""
+    ended = [record for record in records if record.steps and record.ended()]
+    return sum(r.steps[-1] if r in ended else step for r in records), left(ended)
+
+
+def stack(records: Sequence[Record]) -> tuple[list[int], dict[str, np.ndarray]]:
+    """The steps of the longest run, and on them the curves [evaluation, run] of all, NaN after a run's end."""
     steps = max((record.steps for record in records), key=len)
-    arrays = {"steps": np.array(steps)}
-    for metric in METRICS:
-        arrays[metric] = np.full((len(steps), len(records)), np.nan)
+    arrays = {metric: np.full((len(steps), len(records)), np.nan) for metric in METRICS}
+    for metric, values in arrays.items():
         for run, record in enumerate(records):
-            arrays[metric][: len(record.steps), run] = record.curves[metric]
-    return arrays
+            values[: len(record.steps), run] = record.curves[metric]
+    return steps, arrays
 
 
 def machine(device: str) -> str:

@@ -1,0 +1,59 @@
+"""`grokking draw`: tables to figures, without training."""
+
+import sys
+from pathlib import Path
+
+from grokking.commands.arguments import Files, Imports
+from grokking.errors import BadInput
+
+
+def draw(
+    experiments: Files,
+    /,
+    scale: str = "laptop",
+    imports: Imports = (),
+    out: Path = Path("results"),
+    figures: Path = Path("figures"),
+    adopt: Path | None = None,
+    verify: str = "fast",
+    publish: bool = False,
+) -> int:
+    """Draw figures and verdicts of experiments from what is stored; trains nothing.
+
+    Args:
+        experiments: experiment files.
+        scale: smoke, laptop or paper.
+        imports: your own tasks and optimizers: .py files or modules.
+        out: folder of the results.
+        figures: folder that gets NAME.png, NAME.svg and NAME.csv.
+        adopt: folder of published runs tables; runs found there by run_id are drawn too.
+        verify: fast trusts units whose files have not been touched since they were hashed; full hashes all again.
+        publish: maintainers: also copy to figures/published and rewrite the tables of README.md and REPRODUCING.md.
+    """
+    from grokking.experiment import open_experiment
+    from grokking.extensions import import_extensions
+    from grokking.plotting import save
+    from grokking.store import check_verify, load
+
+    import_extensions(imports)
+    for path in experiments:
+        experiment = open_experiment(path)
+        results = load(out, [spec.run_id for spec in experiment.specs(scale)], adopt, check_verify(verify))
+        if results.runs.empty:
+            raise BadInput(f"no run of {path} at scale {scale!r} is stored in {str(out)!r}; sweep it first")
+        if results.missing:
+            print(
+                f"grokking: {results.missing} runs of {path} are not trained yet; drawn without them", file=sys.stderr
+            )
+        for drawing in experiment.draw(results):
+            files = save(drawing, figures)
+            print(f"{files[0]}: {drawing.verdict}" if drawing.verdict else files[0])
+            if publish:
+                from grokking.publish import publish_drawing
+
+                publish_drawing(drawing, results, scale, path)
+    if publish:
+        from grokking.publish import rewrite_documents
+
+        rewrite_documents()
+    return 0

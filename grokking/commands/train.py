@@ -1,0 +1,177 @@
+"""`grokking run` and `grokking sweep`: train what is missing."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from grokking.commands.arguments import Files, Imports, Set, parse_seeds
+from grokking.errors import BadInput
+
+if TYPE_CHECKING:
+    from grokking.runs import RunSpec
+
+
+def run(
+    task: str = "mod_add",
+    optimizer: str = "adamw",
+    seeds: str = "0",
+    settings: Set = (),
+    steps: int | None = None,
+    imports: Imports = (),
+    device: str = "auto",
+    out: Path = Path("results"),
+    workers: int = 0,
+    checkpoint_every: float = 60.0,
+    resume: str = "exact",
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Train runs of one setting and say when each of them generalised.
+
+    Args:
+        task: see `grokking list tasks`.
+        optimizer: see `grokking list optimizers`.
+        seeds: 3 or 0:5 (0 to 4) or 0:5,9.
+        settings: any setting by its dotted name, such as optimizer.lr=0.02 model.width=64 train_fraction=0.5.
+        steps: the budget, short for --set steps=N.
+        imports: your own tasks and optimizers: .py files or modules.
+        device: auto, cpu or cuda.
+        out: folder of the results; what is stored there is not trained again.
+        workers: worker processes; 0 is one per CPU core.
+        checkpoint_every: seconds between checkpoints of a cohort (more, if they took over 5 % of the time); 0: only when stopped.
+        resume: what to do with checkpoints: exact (continue; refuse those of another machine or version), anyway, never.
+        as_json: one JSON object a line per run on stdout, and nothing else there.
+    """
+    from grokking.extensions import import_extensions
+    from grokking.runs import run_spec
+    from grokking.store import load
+
+    import_extensions(imports)
+    chosen: dict[str, str | int] = {"task.name": task, "optimizer.name": optimizer}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BadInput(f"--set {text!r} has no value; allowed: name=value, such as optimizer.lr=0.02")
+        chosen[name] = value
+    if steps is not None:
+        chosen["steps"] = steps
+    specs = [run_spec(chosen, seed) for seed in parse_seeds(seeds)]
+    failed = train(specs, out, device, workers, checkpoint_every, resume, imports)
+    table = load(out, [spec.run_id for spec in specs], curves=False).runs
+    for row in table.to_dict("records"):
+        row = {str(name): None if _no_number(value) else value for name, value in row.items()}
+        if as_json:
+            print(json.dumps(row, default=lambda number: number.item()))
+        else:
+            print(_sentence(row))
+    return failed
+
+
+def _no_number(value: object) -> bool:
+    """NaN, infinity and pandas' missing value are null in JSON, which has no other word for them."""
+    return str(value) in ("nan", "inf", "-inf", "<NA>", "None")
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    start = f"{row['task.name']} {row['optimizer.name']} seed {row['seed']}:"
+    if row["status"] == "generalized":
+        memorized = f"memorised at step {row['steps_to_memorize']}, " if row["memorized"] else ""
+        kept = f"sustained from {row['steps_to_sustain']}" if row["sustained"] else "not yet sustained at the budget"
+        return (
+            f"{start} {memorized}generalised at step {row['steps_to_generalize']} "
+            f"(epoch {row['epochs_to_generalize']:.0f}), {kept}"
+        )
+    seen = f"train accuracy {row['final_train_accuracy']:.3f}, validation {row['final_validation_accuracy']:.3f}"
+    if row["status"] == "diverged":
+        return f"{start} diverged at step {row['diverged_at']}; a lower optimizer.lr may help"
+    return f"{start} not generalised within the budget of {row['steps']} steps ({seen}): censored"
+
+
+def sweep(
+    experiments: Files,
+    /,
+    scale: str = "laptop",
+    imports: Imports = (),
+    device: str = "auto",
+    out: Path = Path("results"),
+    workers: int = 0,
+    checkpoint_every: float = 60.0,
+    resume: str = "exact",
+    adopt: Path | None = None,
+) -> int:
+    """Train what is missing of one or more experiments.
+
+    Args:
+        experiments: experiment files.
+        scale: smoke, laptop or paper.
+        imports: your own tasks and optimizers: .py files or modules.
+        device: auto, cpu or cuda.
+        out: folder of the results.
+        workers: worker processes; 0 is one per CPU core.
+        checkpoint_every: seconds between checkpoints of a cohort (more, if they took over 5 % of the time); 0: only when stopped.
+        resume: what to do with checkpoints: exact (continue; refuse those of another machine or version), anyway, never.
+        adopt: folder of published runs tables; runs found there by run_id are taken as done.
+    """
+    from grokking.experiment import open_experiment
+    from grokking.extensions import import_extensions
+    from grokking.store import adopted
+
+    import_extensions(imports)
+    known = adopted(adopt)
+    opened = [open_experiment(path) for path in experiments]
+    specs = [spec for experiment in opened for spec in experiment.specs(scale)]
+    specs = [spec for spec in {spec.run_id: spec for spec in specs}.values() if spec.run_id not in known]
+    return train(specs, out, device, workers, checkpoint_every, resume, (*imports, *experiments))
+
+
+def train(
+    specs: Sequence["RunSpec"],
+    out: Path,
+    device: str,
+    workers: int,
+    checkpoint_every: float,
+    resume: str,
+    imports: Sequence[str],
+) -> int:
+    """Train the runs that are not stored; 1 if something failed."""
+    from grokking.engine.checkpoint import check_resume, started
+    from grokking.execute.local import WIDTH, choose_device, execute
+    from grokking.execute.unit import Terms
+    from grokking.store import prepare, stored
+    from grokking.study import plan, total_steps
+
+    if workers < 0:
+        raise BadInput(f"workers = {workers}; allowed: integers from 0 on (0: one per CPU core)")
+    if not 0 <= checkpoint_every < float("inf"):
+        raise BadInput(f"checkpoint_every = {checkpoint_every}; allowed: seconds from 0 on (0: only when stopped)")
+    terms = Terms(out, choose_device(device), checkpoint_every, check_resume(resume))
+    workers = workers or _cores()
+    prepare(out)
+    known = stored(out)
+    missing = [spec for spec in specs if spec.run_id not in known]
+    cohorts = plan(missing, WIDTH, workers, started(out))
+    continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts) if resume != "never" else 0
+    for cohort in cohorts:
+        terms.checkpoints(cohort).refuse_unfit(terms.resume)
+    print(
+        f"grokking: {len(missing)} of {len(specs)} runs to train on {terms.device}, at most {total_steps(missing):,} steps"
+        + (f"; {continued} cohorts continue from checkpoints" if continued else ""),
+        file=sys.stderr,
+    )
+    failures = execute(cohorts, terms, workers, imports) if cohorts else []
+    for path in failures:
+        print(f"grokking: a cohort failed: {_last_line(path)} (all of it in {path})", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _last_line(path: Path) -> str:
+    return path.read_text().strip().splitlines()[-1] if path.exists() else "and its traceback could not be written"
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

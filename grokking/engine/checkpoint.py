@@ -1,0 +1,227 @@
+"""Checkpoints of a cohort on its way: everything its continuation depends on, so that the bits stay the same.
+
+results/checkpoints/<unit>/<step>/cohort.safetensors   weights, optimizer state and who is finite, each [run, …]
+                                  progress.json        step, curves so far, and what was trained where
+"""
+
+import contextlib
+import json
+import shutil
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from grokking.engine.cohort import Cohort, Tensors, Trainer
+from grokking.engine.loop import Training, begin
+from grokking.errors import BadInput, Notice, Unwritable
+from grokking.runs import RunSpec
+from grokking.store.sealed import Damaged, check, clear_abandoned, read, seal, set_aside
+from grokking.store.units import unit_name
+
+Resume = Literal["exact", "anyway", "never"]
+FILES = ("cohort.safetensors", "progress.json")
+SCHEMA = 1  # raised when what a checkpoint holds changes
+KEPT = 2  # the last, and the one before in case the last is damaged
+SHARE = 0.05  # of the time at most goes into checkpoints
+
+
+class Checkpoints:
+    """The checkpoints of one unit of runs in a store."""
+
+    def __init__(self, folder: Path, specs: Sequence[RunSpec], execution: Mapping[str, object], every: float) -> None:
+        self.specs, self.execution, self.every = specs, dict(execution), every
+        self.folder = folder / "checkpoints" / unit_name([spec.run_id for spec in specs])
+        self.ready, self.spent = time.monotonic() + every, 0.0
+
+    def due(self) -> bool:
+        """Whether `every` seconds have passed (0: never due), and so many that saving takes at most 5 % of the time."""
+        return self.every > 0 and time.monotonic() >= self.ready
+
+    def save(self, unit: Training, seconds: float) -> None:
+        """Put the unit at this step boundary on disk, `seconds` after its start; raises `Unwritable`."""
+        began = time.monotonic()
+        files = {"cohort.safetensors": safetensors.torch.save(_tensors(unit.cohort)), "progress.json": b""}
+        files["progress.json"] = json.dumps({**self._identity(), **_progress(unit), "seconds": seconds}).encode()
+        for last in (False, True):
+            try:
+                self._put(f"{unit.cohort.step:09d}", files)
+                break
+            except Unwritable:  # once more where another sweep has just stored this unit and removed its checkpoints
+                if last or self.folder.exists() or not self.folder.parent.exists():
+                    raise
+        for old in self._steps()[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        clear_abandoned(self.folder)
+        cost = time.monotonic() - began
+        self.spent += cost
+        self.ready = time.monotonic() + max(self.every, cost * (1 - SHARE) / SHARE)
+
+    def _put(self, name: str, files: Mapping[str, bytes]) -> None:
+        try:
+            self.folder.mkdir(exist_ok=True)  # but not its parents: a store that was removed is an error
+        except OSError as error:
+            raise Unwritable(f"cannot write {str(self.folder)!r}: {error.strerror or error}") from error
+        seal(self.folder / name, files, accept=_opened)
+
+    def latest(self, trainer: Trainer, resume: Resume = "exact") -> tuple[Training, float] | None:
+        """The unit as last saved, and its seconds so far; None where nothing was, or with `resume` "never".
+
+        A damaged checkpoint is a `Notice`, and the one before it is taken. One of other runs, versions or (unless
+        `resume` is "anyway") another execution is refused with `BadInput`.
+        """
+        if resume == "never":
+            self.clear()
+        for path in reversed(self._steps()):
+            try:
+                progress, tensors = _opened(read(path))
+                self._compare(path, progress, resume)
+                return _restored(self.specs, progress, tensors, trainer), float(progress["seconds"])
+            except BadInput:
+                raise
+            except (Damaged, ArithmeticError, LookupError, TypeError, ValueError) as error:
+                warnings.warn(Notice(f"left out the damaged checkpoint {path}: {error}"), stacklevel=2)
+                with contextlib.suppress(OSError):
+                    set_aside(path)
+        return None
+
+    def refuse_unfit(self, resume: Resume) -> None:
+        """Raise `BadInput` now where `latest` would, before any work; damage is left to `latest`, which survives it."""
+        for path in reversed(self._steps() if resume != "never" else []):
+            with contextlib.suppress(Damaged):
+                return self._compare(path, _opened(read(path))[0], resume)
+
+    def step(self) -> int:
+        """The step of the last one; 0 where there is none."""
+        return max((int(path.name) for path in self._steps()), default=0)
+
+    def clear(self) -> None:
+        """Remove them: the unit is stored, or starts again otherwise."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _steps(self) -> list[Path]:
+        return _steps(self.folder)
+
+    def _identity(self) -> dict[str, Any]:
+        runs = [spec.description() for spec in self.specs]
+        return {"schema": SCHEMA, "execution": self.execution, "runs": runs}
+
+    def _compare(self, path: Path, progress: Mapping[str, Any], resume: Resume) -> None:
+        """Refuse, line by line, what was saved by other runs or elsewhere."""
+        ours = json.loads(json.dumps(self._identity()))
+        saved = {name: progress.get(name) for name in ours}
+        if resume == "anyway":
+            ours.pop("execution"), saved.pop("execution")
+        if lines := _differences(saved, ours):
+            raise BadInput(
+                f"the checkpoint {path} does not belong to what is to be continued:\n"
+                + "\n".join(f"  {line}" for line in lines)
+                + "\ncontinue where it was made, or say --resume anyway (if only the execution differs: the bits will be "
+                "neither machine's) or --resume never (train from step 0)"
+            )
+
+
+def started(folder: Path) -> list[list[str]]:
+    """The run_ids of every unit in this store that has a checkpoint, in the unit's order."""
+    found = []
+    for directory in sorted((folder / "checkpoints").glob("[!.]*")):
+        for path in reversed(_steps(directory)):
+            try:
+                progress = json.loads((path / "progress.json").read_bytes())
+                run_ids = [str(run_id) for run_id in progress["run_ids"]]
+            except (OSError, ValueError, LookupError, TypeError):
+                continue
+            if unit_name(run_ids) == directory.name:
+                found.append(run_ids)
+                break
+    return found
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The checkpoints of a unit, by step."""
+    return sorted(path for path in folder.glob("?????????") if path.name.isascii() and path.name.isdecimal())
+
+
+def _opened(content: Mapping[str, bytes]) -> tuple[dict[str, Any], Tensors]:
+    """What the files of a checkpoint say; raises `Damaged` where they are none."""
+    check(content, FILES)
+    try:
+        progress, tensors = json.loads(content["progress.json"]), safetensors.torch.load(content["cohort.safetensors"])
+    except (ValueError, SafetensorError) as error:
+        raise Damaged(str(error)) from None
+    if not isinstance(progress, dict):
+        raise Damaged("progress.json is not what this package writes")
+    return progress, tensors
+
+
+def check_resume(resume: str) -> Resume:
+    """`resume`, or `BadInput` where it is no way to treat checkpoints."""
+    if resume not in get_args(Resume):
+        raise BadInput(f"resume = {resume!r}; allowed: {', '.join(get_args(Resume))}")
+    return cast(Resume, resume)
+
+
+def _tensors(cohort: Cohort) -> Tensors:
+    named = {f"weights/{name}": w for name, w in cohort.weights.items()}
+    named |= {f"state/{name}/{slot}": s for name, slots in cohort.state.items() for slot, s in slots.items()}
+    # Copies: safetensors refuses tensors that share memory, which a rule's state may.
+    return {
+        name: t.clone(memory_format=torch.contiguous_format) for name, t in {**named, "finite": cohort.finite}.items()
+    }
+
+
+def _progress(unit: Training) -> dict[str, Any]:
+    return {
+        "step": unit.cohort.step,
+        "run_ids": [record.spec.run_id for record in unit.records],
+        "going": [spec.run_id for spec in unit.cohort.specs],
+        "diverged_at": unit.cohort.diverged_at,
+        "records": [[record.steps, record.curves, record.diverged_at] for record in unit.records],
+    }
+
+
+def _restored(specs: Sequence[RunSpec], progress: Mapping[str, Any], tensors: Tensors, trainer: Trainer) -> Training:
+    """The unit that was saved; raises `Damaged` where a tensor is missing, too many, or of another shape."""
+    unit = begin(specs, trainer)
+    for record, saved in zip(unit.records, progress["records"], strict=True):
+        record.steps, record.curves, record.diverged_at = saved
+    by_id = {spec.run_id: run for run, spec in enumerate(specs)}
+    cohort = unit.cohort.keep([by_id[run_id] for run_id in progress["going"]])
+    expected = _tensors(cohort)
+    if set(tensors) != set(expected):
+        raise Damaged(f"it lacks or adds {', '.join(sorted(set(tensors) ^ set(expected)))}")
+
+    def saved_as(name: str, like: Tensor) -> Tensor:
+        tensor = tensors[name]
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            raise Damaged(f"{name} is {tensor.dtype} {list(tensor.shape)}, not {like.dtype} {list(like.shape)}")
+        return tensor.to(trainer.device).clone()  # in memory of its own, aligned as if it had been computed here
+
+    cohort.step = int(progress["step"])
+    cohort.diverged_at = progress["diverged_at"]
+    cohort.weights = {name: saved_as(f"weights/{name}", w) for name, w in cohort.weights.items()}
+    cohort.state = {
+        name: {slot: saved_as(f"state/{name}/{slot}", s) for slot, s in slots.items()}
+        for name, slots in cohort.state.items()
+    }
+    cohort.finite = saved_as("finite", cohort.finite)
+    unit.cohort = cohort
+    return unit
+
+
+def _differences(saved: Any, ours: Any, name: str = "") -> list[str]:
+    """Where two JSON values differ, a line each."""
+    if isinstance(saved, dict) and isinstance(ours, dict):
+        keys = sorted({*saved, *ours})
+        return [
+            line for key in keys for line in _differences(saved.get(key), ours.get(key), f"{name}.{key}".strip("."))
+        ]
+    if isinstance(saved, list) and isinstance(ours, list) and len(saved) == len(ours):
+        return [line for at in range(len(ours)) for line in _differences(saved[at], ours[at], f"{name}[{at}]")]
+    return [] if saved == ours else [f"{name}: {saved!r} in the checkpoint, {ours!r} now"]

@@ -1,0 +1,60 @@
+"""A question's runs, and their plan: which of them train side by side."""
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from grokking.registry import Scalar
+from grokking.runs import RunSpec, Setting, Settings, run_spec
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question's runs: every arm (settings by dotted name, on top of `base`) with every seed."""
+
+    base: Settings
+    arms: Sequence[Settings]
+    seeds: Sequence[int]
+
+    def specs(self) -> list[RunSpec]:
+        """All runs, arm by arm; a run that two arms share appears once."""
+        runs = [run_spec({**self.base, **arm}, seed) for arm in self.arms for seed in self.seeds]
+        return list({run.run_id: run for run in runs}.values())
+
+
+def total_steps(specs: Iterable[RunSpec]) -> int:
+    """Sum of the budgets, in run-steps."""
+    return sum(spec.setting.integer("steps") for spec in specs)
+
+
+def grid(**axes: Sequence[Scalar]) -> list[Settings]:
+    """Every combination of the values of each axis; `optimizer__lr` stands for `optimizer.lr`."""
+    names = [name.replace("__", ".") for name in axes]
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def plan(
+    specs: Sequence[RunSpec], width: int, workers: int = 1, started: Iterable[Sequence[str]] = ()
+) -> list[list[RunSpec]]:
+    """Cohorts of runs with one setting, at most `width` wide, and at least `workers` of them where runs suffice.
+
+    Units that were `started` (their run_ids), and of which all runs are among these, come first and as they were: they
+    continue from their checkpoints. Of the others, neighbours (the seeds of one arm) stay together, as they tend to end
+    together.
+    """
+    by_id = {spec.run_id: spec for spec in specs}
+    cohorts = []
+    for run_ids in started:
+        if all(run_id in by_id for run_id in run_ids):
+            cohorts.append([by_id.pop(run_id) for run_id in run_ids])
+    by_setting: dict[Setting, list[RunSpec]] = {}
+    for spec in by_id.values():
+        by_setting.setdefault(spec.setting, []).append(spec)
+    parts = {setting: math.ceil(len(group) / width) for setting, group in by_setting.items()}
+    while sum(parts.values()) < min(workers - len(cohorts), len(by_id)):
+        parts[max(parts, key=lambda setting: len(by_setting[setting]) / parts[setting])] += 1
+    for setting, group in by_setting.items():
+        cuts = [len(group) * part // parts[setting] for part in range(parts[setting] + 1)]
+        cohorts += [group[start:stop] for start, stop in itertools.pairwise(cuts)]
+    return cohorts

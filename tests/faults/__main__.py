@@ -1,0 +1,63 @@
+"""`make faults`: every fault at full count; writes figures/faults.csv and faults.md, with --publish also the documents."""
+
+import argparse
+import platform
+import tempfile
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from faults import bits, disks, kills, scale, stops, victim, writers
+from faults.figure import markdown, table
+from grokking.execute.unit import machine
+from grokking.publish import PUBLISHED, rewrite_documents
+
+EXPERIMENT = victim.ROOT / "experiments" / "delayed_generalization.py"
+KILLS, STOPS, FLIPS, CUTS, UNITS = 50, 20, 1_000, 200, 5_000
+
+
+def main() -> int:
+    """Run all; 1 if a promise was not kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--publish", action="store_true", help="maintainers: also to figures/published and the documents"
+    )
+    publish = parser.parse_args().publish
+    figures = []
+    torch.set_num_threads(1)
+    total = 1 + UNITS // 100 + FLIPS + CUTS + 1 + 4 + KILLS + STOPS + 1
+    with tempfile.TemporaryDirectory() as place, tqdm(total=total, desc="faults", unit="fault") as bar:
+        folder = Path(place)
+
+        def tick(by: float = 1) -> None:
+            bar.update(by)
+
+        # The timed part first, while nothing else runs.
+        figures += scale.measure(folder / "scale", UNITS, tick=lambda: tick(0.01))
+        figures += writers.write_at_once(folder / "writers", 8, 200)
+        tiny = victim.tiny_experiment(folder)
+        expected = victim.undisturbed(tiny, folder / "tiny")
+        figures += bits.spoil(folder / "bits", FLIPS, CUTS, draw_every=10, tick=tick)
+        for fault in (disks.full, disks.read_only, disks.removed):
+            figures.append(fault(tiny, folder, expected))
+            tick()
+        figures.append(disks.malicious(folder / "malicious", expected))
+        tick()
+        figures.append(stops.forget(tiny, folder, expected, moment=0.0))
+        expected = victim.undisturbed(EXPERIMENT, folder / "undisturbed")
+        tick()
+        figures += kills.kill(EXPERIMENT, folder, expected, KILLS, latest=14, every=1, tick=tick)
+        figures += stops.stop(EXPERIMENT, folder, expected, STOPS, latest=14, tick=tick)
+    found = table(figures)
+    for to in (Path("figures"), *([PUBLISHED] if publish else [])):
+        found.assign(machine=f"{machine('cpu')}, {platform.system()}").to_csv(to / "faults.csv", index=False)
+        (to / "faults.md").write_text(markdown(found) + "\n")
+    if publish:
+        rewrite_documents()
+    print(markdown(found))
+    return int((found["kept"] == False).any())  # noqa: E712  (None is neither)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

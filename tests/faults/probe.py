@@ -1,0 +1,91 @@
+"""Imported by the victims (`--import`): logs every step, checkpoint and resume, and dies or forgets where it is told to.
+
+PROBE is a JSON object in the environment: `log`, a file; `die_at`, at which call of write, fsync, mkdir or rename inside
+the store (counted in each process) the whole process group is killed; `forget`, "state" or "step", what a resume loses.
+"""
+
+import json
+import os
+import signal
+import time
+
+from grokking.engine import checkpoint
+from grokking.engine.checkpoint import Checkpoints
+from grokking.engine.cohort import Trainer, start
+from grokking.store import sealed
+
+TOLD = json.loads(os.environ["PROBE"])
+_log = os.open(TOLD["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+_calls = 0
+
+
+def log(event, unit, step):
+    os.write(_log, f"{time.monotonic():.4f} {os.getpid()} {event} {unit} {step}\n".encode())
+
+
+def die_here():
+    """A fault point: the group dies at the call it was told to."""
+    global _calls
+    _calls += 1
+    if _calls == TOLD.get("die_at"):
+        os.killpg(0, signal.SIGKILL)
+
+
+def faulty(function):
+    def wrapped(*args, **kwargs):
+        die_here()
+        result = function(*args, **kwargs)
+        die_here()
+        return result
+
+    return wrapped
+
+
+def half_written(path, content):
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
+        file.flush()
+        die_here()
+        file.write(content[len(content) // 2 :])
+        file.flush()
+        os.fsync(file.fileno())
+
+
+sealed._write = faulty(half_written)
+sealed.sync = faulty(sealed.sync)
+os.mkdir = faulty(os.mkdir)
+os.rename = faulty(os.rename)
+
+_advance, _save, _latest, _restored = Trainer.advance, Checkpoints.save, Checkpoints.latest, checkpoint._restored
+_unit = {"name": ""}
+
+
+def advance(self, cohort):
+    _advance(self, cohort)
+    log("step", _unit["name"], cohort.step)
+
+
+def save(self, unit, seconds):
+    log("saving", self.folder.name, unit.cohort.step)
+    _save(self, unit, seconds)
+    log("saved", self.folder.name, unit.cohort.step)
+
+
+def latest(self, trainer, resume="exact"):
+    found = _latest(self, trainer, resume)
+    _unit["name"] = self.folder.name
+    log("resumed", self.folder.name, found[0].cohort.step if found else 0)
+    return found
+
+
+def restored(specs, progress, tensors, trainer):
+    unit = _restored(specs, progress, tensors, trainer)
+    if TOLD.get("forget") == "state":
+        unit.cohort.state = start(unit.cohort.specs, trainer.device).state
+    if TOLD.get("forget") == "step":
+        unit.cohort.step -= 1
+    return unit
+
+
+Trainer.advance, Checkpoints.save, Checkpoints.latest = advance, save, latest
+checkpoint._restored = restored

@@ -1,0 +1,300 @@
+"""What becomes of a cohort whose worker dies, or for which there is too little memory; and of a store that is full."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections import deque
+
+import pytest
+import torch
+
+from grokking.engine.cohort import Trainer
+from grokking.errors import Interrupted, Unwritable
+from grokking.execute import local, unit
+from grokking.execute.local import Job, Jobs, execute
+from grokking.execute.progress import Progress
+from grokking.execute.unit import Outcome, Terms
+from grokking.extensions import import_extension
+from grokking.optim import optimizers
+from grokking.runs import run_spec
+from grokking.store import load, prepare, stored, unit_name
+from grokking.study import total_steps
+
+TINY = {
+    "task.p": 7,
+    "model.width": 16,
+    "model.heads": 2,
+    "batch_size": 16,
+    "steps": 16,
+    "train_fraction": 0.5,
+    "evaluation.every": 4,
+}
+
+
+def failure_file(folder, specs):
+    return folder / "failures" / f"{unit_name([spec.run_id for spec in specs])}.txt"
+
+
+def runs(seeds, **changed):
+    return [
+        run_spec({**TINY, **{name.replace("__", "."): value for name, value in changed.items()}}, seed)
+        for seed in range(seeds)
+    ]
+
+
+def tables(folder, specs):
+    """All that is stored of these runs, to the last bit."""
+    found = load(folder, [spec.run_id for spec in specs])
+    assert found.missing == 0
+    return found.runs.to_csv(), found.curves.to_csv()
+
+
+def facts(folder, specs):
+    return json.loads((folder / "units" / unit_name([spec.run_id for spec in specs]) / "unit.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def four():
+    return runs(4)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, four):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    prepare(folder)
+    assert execute([four], Terms(folder), 1, ()) == []
+    return tables(folder, four)
+
+
+# --- a worker that dies -------------------------------------------------------------------------------------------
+
+RULES = '''
+import ctypes
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+from grokking.optim import optimizer, zeros
+
+HERE = Path(__file__).parent
+WORKER = multiprocessing.parent_process() is not None  # the test's own process trains with these rules, too
+
+
+@optimizer(lr=0.1, state=zeros())
+def workers_test_killed_once(w, grad, state, h, role):
+    """Gradient descent that is killed once, at step 10, when its unit has a checkpoint."""
+    marker = HERE / "killed"
+    if WORKER and h.step == 10 and not marker.exists() and list(HERE.glob("results/checkpoints/*/0*")):
+        marker.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return w - h.lr * grad, state
+
+
+@optimizer(lr=0.1, state=zeros())
+def workers_test_segfault(w, grad, state, h, role):
+    """Gradient descent that reads where nothing is."""
+    if WORKER:
+        with (HERE / "crashes").open("a") as file:
+            print(w.shape, file=file)
+        ctypes.string_at(0)
+    return w - h.lr * grad, state
+'''
+
+
+@pytest.fixture
+def rules(tmp_path):
+    path = tmp_path / "rules.py"
+    path.write_text(RULES)
+    before = set(optimizers)
+    import_extension(str(path))
+    yield str(path)
+    for name in set(optimizers) - before:
+        optimizers._entries.pop(name)
+
+
+def test_a_worker_that_dies_is_replaced_and_what_always_kills_it_is_halved_and_listed(
+    tmp_path, rules, four, undisturbed, monkeypatch, capfd
+):
+    monkeypatch.setattr(local, "TRIES", 3)  # four processes that crash are enough
+    killed, crashing = (
+        runs(2, optimizer__name="workers_test_killed_once"),
+        runs(2, optimizer__name="workers_test_segfault"),
+    )
+    folder, alone = tmp_path / "results", tmp_path / "alone"
+    prepare(folder), prepare(alone)
+    assert execute([killed], Terms(alone), 1, ()) == []
+    terms = Terms(folder, checkpoint_every=1e-6)
+    failures = execute([killed, crashing, four], terms, 2, [rules])
+
+    assert (tmp_path / "killed").exists()
+    assert tables(folder, killed) == tables(alone, killed)
+    assert 0 < facts(folder, killed)["resumed_at_step"] < 10
+    assert tables(folder, four) == undisturbed
+    assert set(stored(folder)) == {spec.run_id for spec in (*killed, *four)}
+
+    assert sorted(failures) == sorted(failure_file(folder, [spec]) for spec in crashing)  # it was halved
+    for path, spec in zip((failure_file(folder, [spec]) for spec in crashing), crashing, strict=True):
+        told = path.read_text()
+        assert spec.run_id in told
+        assert "its worker died 3 times" in told
+        assert "SIGSEGV" in told
+        assert "in workers_test_segfault" in told  # where, as faulthandler says
+        assert "Traceback" in told or "most recent call first" in told
+    assert len((tmp_path / "crashes").read_text().splitlines()) == 4
+    assert sorted(path.name for path in (folder / "failures").iterdir()) == sorted(path.name for path in failures)
+    assert list((folder / "checkpoints").iterdir()) == []
+    assert "6/8 runs done" in capfd.readouterr().err
+    assert multiprocessing.active_children() == []
+
+
+def attempts(folder, specs, outcome):
+    """The widths of what is tried, if each attempt ends like this, and the failures."""
+    with Progress(specs) as progress:
+        jobs, widths = Jobs(Terms(folder), deque([Job(list(specs))]), progress), []
+        while jobs.waiting:
+            job = jobs.waiting.popleft()
+            jobs.report(job, 4, [(0, "censored")], True)
+            widths.append(len(job.specs))
+            jobs.settle(job, outcome(job))
+        assert (progress.bar.n, progress.ended) == (0, 0)
+        return widths, jobs.failures
+
+
+def test_what_kills_its_worker_twice_is_halved_and_given_up_in_the_end(tmp_path, four):
+    prepare(tmp_path)
+    widths, failures = attempts(tmp_path, four, lambda job: Outcome("died", "by SIGKILL"))
+    assert widths == [4, 4, 2, 1, 1, 2, 1, 1]
+    assert failures == [failure_file(tmp_path, [spec]) for spec in four]
+    assert "its worker died 4 times, at last:\nby SIGKILL" in failures[0].read_text()
+
+
+def test_what_fails_by_itself_is_tried_once(tmp_path, four):
+    prepare(tmp_path)
+    widths, failures = attempts(tmp_path, four, lambda job: Outcome("failed", "ZeroDivisionError"))
+    assert widths == [4]
+    assert failures == [failure_file(tmp_path, four)]
+    assert "died" not in failures[0].read_text()
+
+
+def test_a_failure_that_cannot_be_written_is_still_listed(tmp_path, four):
+    assert attempts(tmp_path / "nowhere", four, lambda job: Outcome("failed"))[1] == [
+        failure_file(tmp_path / "nowhere", four)
+    ]
+
+
+# --- too little memory --------------------------------------------------------------------------------------------
+
+TOO_LITTLE = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried …"),
+]
+
+
+def memory_for(width, error, monkeypatch):
+    """From step 3 on, wider cohorts have too little memory; returns the widths that were begun."""
+    begun, advance = [], Trainer.advance
+
+    def limited(self, cohort):
+        if cohort.step == 0:
+            begun.append(len(cohort.specs))
+        if cohort.step >= 3 and len(cohort.specs) > width:
+            raise error
+        advance(self, cohort)
+
+    monkeypatch.setattr(Trainer, "advance", limited)
+    return begun
+
+
+@pytest.mark.parametrize("error", TOO_LITTLE, ids=["Python", "CUDA", "CPU"])
+def test_with_too_little_memory_a_cohort_is_halved_until_it_fits(
+    tmp_path, four, undisturbed, monkeypatch, error, capsys
+):
+    begun = memory_for(2, error, monkeypatch)
+    prepare(tmp_path)
+    assert execute([four], Terms(tmp_path, checkpoint_every=1e-6), 1, ()) == []
+    assert begun == [4, 2, 2]
+    assert tables(tmp_path, four) == undisturbed
+    assert [facts(tmp_path, half)["width"] for half in (four[:2], four[2:])] == [2, 2]
+    assert list((tmp_path / "failures").iterdir()) == list((tmp_path / "checkpoints").iterdir()) == []
+    assert "4/4 runs done" in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_fit_alone_is_a_listed_failure(tmp_path, four, monkeypatch):
+    begun = memory_for(0, MemoryError("no more"), monkeypatch)
+    prepare(tmp_path)
+    failures = execute([four[:3]], Terms(tmp_path), 1, ())
+    assert begun == [3, 2, 2, 2, 2]  # a lone run trains beside a copy of itself
+    assert failures == [failure_file(tmp_path, [spec]) for spec in four[:3]]
+    assert all("MemoryError: no more" in path.read_text() for path in failures)
+    assert stored(tmp_path) == {}
+
+
+def test_another_runtime_error_is_no_lack_of_memory(tmp_path, four, monkeypatch):
+    begun = memory_for(2, RuntimeError("shapes do not match"), monkeypatch)
+    prepare(tmp_path)
+    assert execute([four], Terms(tmp_path), 1, ()) == [failure_file(tmp_path, four)]
+    assert begun == [4]
+
+
+# --- a store that cannot be written -------------------------------------------------------------------------------
+
+
+def test_a_store_that_cannot_be_written_ends_the_sweep(tmp_path, four, monkeypatch):
+    def full(*_):
+        raise Unwritable("cannot write 'units': No space left on device")
+
+    begun = memory_for(4, None, monkeypatch)
+    monkeypatch.setattr(unit, "write_unit", full)
+    prepare(tmp_path)
+    with pytest.raises(Unwritable, match="No space left on device"):
+        execute([four[:1], four[1:]], Terms(tmp_path), 1, ())
+    assert begun == [2]
+    assert stored(tmp_path) == {}
+    monkeypatch.undo()
+    assert execute([four[:1]], Terms(tmp_path), 1, ()) == []
+
+
+# --- signals and progress -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_the_cohort_at_a_step_boundary_and_the_next_sweep_continues(
+    tmp_path, four, undisturbed, monkeypatch, number, code
+):
+    advance = Trainer.advance
+
+    def hit(self, cohort):
+        advance(self, cohort)
+        if cohort.step == 6:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "advance", hit)
+    before = signal.getsignal(number)
+    prepare(tmp_path)
+    with pytest.raises(Interrupted) as stopped:
+        execute([four], Terms(tmp_path), 1, ())
+    assert stopped.value.code == code
+    assert signal.getsignal(number) is before
+    assert Terms(tmp_path).checkpoints(four).step() == 6
+    assert execute([four], Terms(tmp_path), 1, ()) == []
+    assert facts(tmp_path, four)["resumed_at_step"] == 6
+    assert tables(tmp_path, four) == undisturbed
+
+
+def test_what_is_taken_back_leaves_the_bar_where_it_was(four, capsys):
+    told = [(8, [], False), (4, [(12, "generalized"), (0, "diverged")], True), (6, [(2, "censored")], True)]
+    with Progress(four) as progress:
+        progress.add(16, [(0, "generalized")])
+        before = (progress.bar.n, progress.ended, progress.generalized, progress.bar.desc)
+        for report in told:
+            progress.add(*report)
+        assert (progress.bar.n, progress.ended, progress.generalized) == (16 + 8 + 4 + 12 + 6 + 2, 4, 2)
+        progress.take_back(told)
+        assert (progress.bar.n, progress.ended, progress.generalized) == before[:3]
+        assert "1/4 runs done, 1 generalized" in progress.bar.desc
+        progress.add(total_steps(four) - 16, [(0, "censored")] * 3)
+        assert progress.bar.n == progress.bar.total
+    assert "100%" in capsys.readouterr().err
