@@ -1,6 +1,7 @@
 """`make faults`: every fault at full count; writes figures/faults.csv and faults.md, with --publish also the documents."""
 
 import argparse
+import os
 import platform
 import tempfile
 from pathlib import Path
@@ -47,12 +48,13 @@ def main() -> int:
         figures.append(stops.forget(tiny, folder, expected, moment=0.0))
         expected = victim.undisturbed(EXPERIMENT, folder / "undisturbed")
         tick()
-        figures += kills.kill(EXPERIMENT, folder, expected, KILLS, latest=14, every=1, tick=tick)
-        figures += stops.stop(EXPERIMENT, folder, expected, STOPS, latest=14, tick=tick)
+        figures += kills.kill(EXPERIMENT, folder, expected, KILLS, latest=20, every=1, tick=tick)
+        figures += stops.stop(EXPERIMENT, folder, expected, STOPS, latest=20, tick=tick)
     found = table(figures)
+    where = f"{machine('cpu')}, {os.cpu_count()} cores, {platform.system()}, PyTorch {torch.__version__}"
     for to in (Path("figures"), *([PUBLISHED] if publish else [])):
-        found.assign(machine=f"{machine('cpu')}, {platform.system()}").to_csv(to / "faults.csv", index=False)
-        (to / "faults.md").write_text(markdown(found) + "\n")
+        found.assign(machine=where).to_csv(to / "faults.csv", index=False)
+        (to / "faults.md").write_text(f"{markdown(found)}\n\nMeasured by `make faults` on: {where}.\n")
     if publish:
         rewrite_documents()
     print(markdown(found))

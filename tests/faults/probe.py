@@ -69,12 +69,14 @@ def save(self, unit, seconds):
     log("saving", self.folder.name, unit.cohort.step)
     _save(self, unit, seconds)
     log("saved", self.folder.name, unit.cohort.step)
+    log("due", self.folder.name, round(1000 * (self.ready - time.monotonic())))
 
 
 def latest(self, trainer, resume="exact"):
     found = _latest(self, trainer, resume)
     _unit["name"] = self.folder.name
     log("resumed", self.folder.name, found[0].cohort.step if found else 0)
+    log("due", self.folder.name, round(1000 * (self.ready - time.monotonic())))
     return found
 
 
