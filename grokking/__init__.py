@@ -5,8 +5,8 @@ import os
 from typing import Any
 
 # Intel's matrix library, inside PyTorch, may choose its path by how a matrix happens to lie in memory, and did on the AMD
-# processors we measured: a run's bits then depended on its place in a cohort. "AUTO": one path per processor. It is read
-# at the first multiplication, and cost nothing measurable.
+# processors we measured: a run's bits then depended on its place in a cohort. "AUTO": one path per processor, at no cost
+# that we could measure. It is read at the library's first call in a process, a large exp included.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __version__ = "0.1.0"

@@ -28,6 +28,7 @@ class Notice(UserWarning):
 def notices_as_sentences() -> None:
     """From now on this process prints a `Notice` as one line on stderr, once each, instead of as Python warnings."""
     usual = warnings.showwarning
+    told: set[str] = set()
 
     def show(
         message: Warning | str,
@@ -37,9 +38,10 @@ def notices_as_sentences() -> None:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if issubclass(category, Notice):
-            print(f"grokking: {message}", file=sys.stderr)
-        else:
+        if not issubclass(category, Notice):
             usual(message, category, filename, lineno, file, line)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"grokking: {message}", file=sys.stderr)
 
     warnings.showwarning = show

@@ -91,6 +91,18 @@ class Setting:
             return models[self.name("model")].make(self.table(), **self.options("model"))
 
 
+def check_versions(setting: Setting) -> None:
+    """Raise `BadInput` where what is registered in this process is not what the setting was made with.
+
+    A user's file may be edited between a sweep's start and the moment at which a worker imports it.
+    """
+    for kind, version in setting.versions:
+        if kind in KINDS and (now := KINDS[kind][setting.name(kind)].version) != version:
+            raise BadInput(
+                f"{kind} {setting.name(kind)!r} has changed since this sweep began ({version}, now {now}); start it again"
+            )
+
+
 @lru_cache(maxsize=32)
 def _table(name: str, options: tuple[tuple[str, Scalar], ...]) -> Table:
     try:

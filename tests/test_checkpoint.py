@@ -26,7 +26,7 @@ from grokking.optim import optimizer, optimizers, zeros
 from grokking.optim.orthogonalize import newton_schulz
 from grokking.roles import Role
 from grokking.runs import run_spec
-from grokking.store import prepare
+from grokking.store import prepare, stored
 from grokking.store.sealed import read, seal
 from grokking.store.units import unit_name
 from grokking.study import plan
@@ -79,7 +79,7 @@ def train(folder, specs, at=None, between=None, **terms):
 
 
 def unit(folder, specs):
-    return folder / "units" / unit_name([spec.run_id for spec in specs])
+    return stored(folder)[specs[0].run_id]
 
 
 def results(folder, specs):
@@ -254,14 +254,32 @@ def nudged(tensors):
     [
         {"tensors": without_state},
         {"tensors": nudged},
-        *[{"progress": lambda progress, step=step: {**progress, "step": step}} for step in (0, 9, 11)],
+        *[{"progress": lambda progress, step=step: {**progress, "step": step}} for step in (9, 11)],
     ],
-    ids=["no optimizer state", "the last bit of weights", "step 0", "one step less", "one step more"],
+    ids=["no optimizer state", "the last bit of weights", "one step less", "one step more"],
 )
 def test_a_checkpoint_that_lacks_something_does_not_give_the_same_bits(interrupted, specs, undisturbed, changes):
     change(folder_of(interrupted, specs) / "000000010", **changes)
     train(interrupted, specs)
     assert results(interrupted, specs)["curves.npy"] != undisturbed["curves.npy"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *[{"step": step} for step in (0, -5, 10**6)],
+        {"going": []},
+        {"going": ["somebody else"]},
+        {"records": [[[5], {}, None]]},
+        {"records": []},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_whose_numbers_cannot_be_right_is_left_out(interrupted, specs, undisturbed, changed):
+    change(folder_of(interrupted, specs) / "000000010", progress=lambda progress: {**progress, **changed})
+    with pytest.warns(Notice, match="left out the damaged checkpoint"):
+        train(interrupted, specs)
+    assert results(interrupted, specs) == undisturbed
 
 
 # --- damage -------------------------------------------------------------------------------------------------------

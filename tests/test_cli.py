@@ -208,7 +208,7 @@ def test_export_of_an_experiment_has_its_runs_alone_and_says_what_is_missing(tra
 def test_status_says_what_is_stored_and_full_verification_finds_what_is_damaged(trained, capsys):
     assert command_line(["status", "--verify", "full"]) == 0
     said = capsys.readouterr().out
-    assert "results: 2 of 2 runs stored (0 generalized, 2 censored, 0 diverged)" in said
+    assert "results: 2 runs stored (0 generalized, 2 censored, 0 diverged)" in said
     assert "started" not in said
     assert "failed" not in said
     unit = sorted(Path("results", "units").iterdir())[0]
@@ -217,7 +217,7 @@ def test_status_says_what_is_stored_and_full_verification_finds_what_is_damaged(
     (unit / "curves.npy").write_bytes(content)
     with pytest.warns(Notice, match=f"left out the damaged unit .*{unit.name}"):
         assert command_line(["status", "--verify", "full"]) == 0
-    assert "results: 1 of 1 runs stored" in capsys.readouterr().out
+    assert "results: 1 runs stored" in capsys.readouterr().out
 
 
 def test_status_names_what_was_started_and_what_failed(trained, capsys):
@@ -313,10 +313,10 @@ def test_a_signal_ends_a_run_with_its_exit_code_and_what_it_says_continues_it(
     assert gone(process.pid)
     assert "Traceback" not in said
     sentence, command = said.strip().splitlines()[-2:]
-    assert sentence == "grokking: stopped; what was trained is saved. This continues:"
-    assert command == "  " + shlex.join(["grokking", *arguments, "--out", "my results"])
+    assert sentence == "grokking: stopped. This continues from what was last saved:"
+    assert command == "  " + shlex.join([sys.executable, "-m", "grokking", *arguments, "--out", "my results"])
 
-    again = shlex.split(command)[1:]
+    again = shlex.split(command)[3:]
     again[again.index("--workers") + 1] = "1"  # in this process, which has loaded torch already
     assert command_line(again) == 0
     assert "cohorts continue from checkpoints" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The short form of `make faults`: the same faults, a few of each."""
+"""The short form of `make faults`: most of the same faults, a few of each (the others: tests/test_checkpoint.py)."""
 
 import pytest
 from faults import bits, disks, kills, scale, stops, victim, writers
@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.parses, pytest.mark.timeout(300)]
 
 def all_kept(figures):
     assert figures
-    assert [figure for figure in figures if figure.kept is False] == []
+    assert [figure for figure in figures if not figure.kept and figure.kept is not None] == []
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +19,12 @@ def tiny(tmp_path_factory):
 
 
 def test_kill_minus_nine_resumes_from_the_last_checkpoint_and_changes_no_byte(tiny, tmp_path):
-    figures = kills.kill(tiny[0], tmp_path, tiny[1], times=2, latest=8, every=0.3)
+    figures = kills.kill(tiny[0], tmp_path, tiny[1], times=3, latest=11, every=0.1)
     all_kept([figure for figure in figures if "most training lost" not in figure.fault])  # time decides no test
 
 
 def test_a_signal_stops_within_five_seconds_and_the_continuation_is_bit_exact(tiny, tmp_path):
-    all_kept(stops.stop(tiny[0], tmp_path, tiny[1], times=2, latest=8))
+    all_kept(stops.stop(tiny[0], tmp_path, tiny[1], times=4, latest=8))
 
 
 @pytest.mark.parametrize("fault", [disks.full, disks.removed], ids=lambda fault: fault.__name__)

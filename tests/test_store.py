@@ -397,7 +397,8 @@ def test_core_seconds_are_shared_by_steps(tmp_path):
 def test_a_unit_holds_its_files_and_nothing_temporary_is_left(tmp_path):
     run_ids = ids("a", "b")
     unit = write(tmp_path, run_ids)
-    assert unit == tmp_path / "units" / unit_name(run_ids)
+    results = [(unit / name).read_bytes() for name in ("runs.csv", "curves.npy")]
+    assert unit == tmp_path / "units" / unit_name(run_ids, *results)
     assert set(contents(unit)) == {*PARTS, "DONE"}
     assert left_over(tmp_path) == []
     facts = json.loads((unit / "unit.json").read_text())

@@ -53,19 +53,19 @@ def status(
     from grokking.store import check_verify, load, stored
     from grokking.store.failures import failures
 
+    how = check_verify(verify)
+
     def count(name: str, run_ids: list[str] | None) -> None:
-        results = load(out, run_ids, verify=check_verify(verify), curves=False)
+        results = load(out, run_ids, verify=how, curves=False)
         ends = results.runs["status"].value_counts() if len(results.runs) else {}
         words = ", ".join(f"{ends.get(end, 0)} {end}" for end in ("generalized", "censored", "diverged"))
-        print(f"{name}: {len(results.runs)} of {len(results.runs) + results.missing} runs stored ({words})")
+        of = "" if run_ids is None else f" of {len(run_ids)}"
+        print(f"{name}: {len(results.runs)}{of} runs stored ({words})")
 
-    if experiments:
-        for path, run_ids in _asked(experiments, scale, imports):
-            count(path, run_ids)
-        return 0
     if not out.is_dir():
         raise BadInput(f"out = {str(out)!r} is no folder; name one that holds results")
-    count(str(out), None)
+    for path, run_ids in _asked(experiments, scale, imports) if experiments else [(str(out), None)]:
+        count(path, run_ids)
     begun = sorted((out / "checkpoints").glob("[!.]*"))
     for words, paths in (("started", begun), ("failed", failures(out, stored(out)))):
         if paths:

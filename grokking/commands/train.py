@@ -122,6 +122,8 @@ def sweep(
 
     import_extensions(imports)
     known = adopted(adopt)
+    if not experiments:
+        raise BadInput("sweep needs an experiment file, such as experiments/optimizers.py")
     opened = [open_experiment(path) for path in experiments]
     specs = [spec for experiment in opened for spec in experiment.specs(scale)]
     specs = [spec for spec in {spec.run_id: spec for spec in specs}.values() if spec.run_id not in known]
@@ -138,28 +140,33 @@ def train(
     imports: Sequence[str],
 ) -> int:
     """Train the runs that are not stored; 1 if something failed."""
-    from grokking.engine.checkpoint import check_resume, started
+    from grokking.engine.checkpoint import check_resume, discard, started
     from grokking.execute.local import WIDTH, choose_device, execute
     from grokking.execute.unit import Terms
-    from grokking.store import prepare, stored
+    from grokking.store import prepare, set_aside_damaged, stored
     from grokking.study import plan, total_steps
 
     if workers < 0:
         raise BadInput(f"workers = {workers}; allowed: integers from 0 on (0: one per CPU core)")
     if not 0 <= checkpoint_every < float("inf"):
         raise BadInput(f"checkpoint_every = {checkpoint_every}; allowed: seconds from 0 on (0: only when stopped)")
-    terms = Terms(out, choose_device(device), checkpoint_every, check_resume(resume))
+    check_resume(resume)
+    # What "never" means is done once, below: a unit that is tried again does continue from its own checkpoint.
+    terms = Terms(out, choose_device(device), checkpoint_every, "anyway" if resume == "anyway" else "exact")
     workers = workers or _cores()
     prepare(out)
+    set_aside_damaged(out)
     known = stored(out)
     missing = [spec for spec in specs if spec.run_id not in known]
+    if resume == "never":
+        discard(out, [spec.run_id for spec in missing])
     cohorts = plan(missing, WIDTH, workers, started(out))
-    continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts) if resume != "never" else 0
+    continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts)
     for cohort in cohorts:
         terms.checkpoints(cohort).refuse_unfit(terms.resume)
     print(
         f"grokking: {len(missing)} of {len(specs)} runs to train on {terms.device}, at most {total_steps(missing):,} steps"
-        + (f"; {continued} cohorts continue from checkpoints" if continued else ""),
+        + (f"; cohorts that continue from a checkpoint: {continued}" if continued else ""),
         file=sys.stderr,
     )
     failures = execute(cohorts, terms, workers, imports) if cohorts else []

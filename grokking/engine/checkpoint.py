@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -23,7 +23,7 @@ from grokking.engine.loop import Training, begin
 from grokking.errors import BadInput, Notice, Unwritable
 from grokking.runs import RunSpec
 from grokking.store.sealed import Damaged, check, clear_abandoned, read, seal, set_aside
-from grokking.store.units import unit_name
+from grokking.store.units import METRICS, unit_name
 
 Resume = Literal["exact", "anyway", "never"]
 FILES = ("cohort.safetensors", "progress.json")
@@ -37,7 +37,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, specs: Sequence[RunSpec], execution: Mapping[str, object], every: float) -> None:
         self.specs, self.execution, self.every = specs, dict(execution), every
-        self.folder = folder / "checkpoints" / unit_name([spec.run_id for spec in specs])
+        self.place = folder / "checkpoints" / unit_name([spec.run_id for spec in specs])
+        self.history: list[dict[str, Any]] = []  # where it was trained before, as far as that was elsewhere
         self.ready, self.spent = time.monotonic() + every, 0.0
 
     def due(self) -> bool:
@@ -48,27 +49,31 @@ class Checkpoints:
         """Put the unit at this step boundary on disk, `seconds` after its start; raises `Unwritable`."""
         began = time.monotonic()
         files = {"cohort.safetensors": safetensors.torch.save(_tensors(unit.cohort)), "progress.json": b""}
-        files["progress.json"] = json.dumps({**self._identity(), **_progress(unit), "seconds": seconds}).encode()
-        for last in (False, True):
-            try:
-                self._put(f"{unit.cohort.step:09d}", files)
-                break
-            except Unwritable:  # once more where another sweep has just stored this unit and removed its checkpoints
-                if last or self.folder.exists() or not self.folder.parent.exists():
-                    raise
-        for old in self._steps()[:-KEPT]:
+        files["progress.json"] = json.dumps(
+            {**self._identity(), **_progress(unit), "seconds": seconds, "history": self.executions()}
+        ).encode()
+        try:
+            self._put(f"{unit.cohort.step:09d}", files)
+        except Unwritable:
+            if self.place.exists() or not self.place.parent.exists():
+                raise
+            # Another sweep has just stored this unit and removed its checkpoints.
+            self._put(f"{unit.cohort.step:09d}", files)
+        there = _steps(self.place)
+        ours = [path for path in there if int(path.name) <= unit.cohort.step]
+        for old in set(there) - set(ours[-KEPT:]):  # a later step than ours is from an attempt that was given up
             shutil.rmtree(old, ignore_errors=True)
-        clear_abandoned(self.folder)
+        clear_abandoned(self.place)
         cost = time.monotonic() - began
         self.spent += cost
         self.ready = time.monotonic() + max(self.every, cost * (1 - SHARE) / SHARE)
 
     def _put(self, name: str, files: Mapping[str, bytes]) -> None:
         try:
-            self.folder.mkdir(exist_ok=True)  # but not its parents: a store that was removed is an error
+            self.place.mkdir(exist_ok=True)  # but not its parents: a store that was removed is an error
         except OSError as error:
-            raise Unwritable(f"cannot write {str(self.folder)!r}: {error.strerror or error}") from error
-        seal(self.folder / name, files, accept=_opened)
+            raise Unwritable(f"cannot write {str(self.place)!r}: {error.strerror or error}") from error
+        seal(self.place / name, files, accept=_opened)
 
     def latest(self, trainer: Trainer, resume: Resume = "exact") -> tuple[Training, float] | None:
         """The unit as last saved, and its seconds so far; None where nothing was, or with `resume` "never".
@@ -76,13 +81,12 @@ class Checkpoints:
         A damaged checkpoint is a `Notice`, and the one before it is taken. One of other runs, versions or (unless
         `resume` is "anyway") another execution is refused with `BadInput`.
         """
-        if resume == "never":
-            self.clear()
-        for path in reversed(self._steps()):
+        for path in reversed(_steps(self.place) if resume != "never" else []):
             try:
                 progress, tensors = _opened(read(path))
                 self._compare(path, progress, resume)
-                return _restored(self.specs, progress, tensors, trainer), float(progress["seconds"])
+                unit, self.history = _restored(self.specs, progress, tensors, trainer), list(progress["history"])
+                return unit, float(progress["seconds"])
             except BadInput:
                 raise
             except (Damaged, ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -93,20 +97,27 @@ class Checkpoints:
 
     def refuse_unfit(self, resume: Resume) -> None:
         """Raise `BadInput` now where `latest` would, before any work; damage is left to `latest`, which survives it."""
-        for path in reversed(self._steps() if resume != "never" else []):
-            with contextlib.suppress(Damaged):
+        for path in reversed(_steps(self.place) if resume != "never" else []):
+            try:
                 return self._compare(path, _opened(read(path))[0], resume)
+            except OSError as error:
+                raise BadInput(
+                    f"cannot read the checkpoint {path}: {error.strerror or error}; make it readable"
+                ) from None
+            except Damaged:
+                continue
+
+    def executions(self) -> list[dict[str, Any]]:
+        """Every execution that had a part in this unit, in order."""
+        return self.history if self.execution in self.history[-1:] else [*self.history, self.execution]
 
     def step(self) -> int:
         """The step of the last one; 0 where there is none."""
-        return max((int(path.name) for path in self._steps()), default=0)
+        return max((int(path.name) for path in _steps(self.place)), default=0)
 
     def clear(self) -> None:
         """Remove them: the unit is stored, or starts again otherwise."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _steps(self) -> list[Path]:
-        return _steps(self.folder)
+        shutil.rmtree(self.place, ignore_errors=True)
 
     def _identity(self) -> dict[str, Any]:
         runs = [spec.description() for spec in self.specs]
@@ -135,12 +146,20 @@ def started(folder: Path) -> list[list[str]]:
             try:
                 progress = json.loads((path / "progress.json").read_bytes())
                 run_ids = [str(run_id) for run_id in progress["run_ids"]]
-            except (OSError, ValueError, LookupError, TypeError):
+            except Exception:  # what is damaged there is told when it is read in full
                 continue
-            if unit_name(run_ids) == directory.name:
+            if unit_name(run_ids) == directory.name and len(set(run_ids)) == len(run_ids):
                 found.append(run_ids)
                 break
     return found
+
+
+def discard(folder: Path, run_ids: Iterable[str]) -> None:
+    """Remove the checkpoints of every unit that holds one of these runs."""
+    again = set(run_ids)
+    for unit in started(folder):
+        if not again.isdisjoint(unit):
+            shutil.rmtree(folder / "checkpoints" / unit_name(unit), ignore_errors=True)
 
 
 def _steps(folder: Path) -> list[Path]:
@@ -153,7 +172,7 @@ def _opened(content: Mapping[str, bytes]) -> tuple[dict[str, Any], Tensors]:
     check(content, FILES)
     try:
         progress, tensors = json.loads(content["progress.json"]), safetensors.torch.load(content["cohort.safetensors"])
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, RecursionError, SafetensorError) as error:
         raise Damaged(str(error)) from None
     if not isinstance(progress, dict):
         raise Damaged("progress.json is not what this package writes")
@@ -188,6 +207,7 @@ def _progress(unit: Training) -> dict[str, Any]:
 
 def _restored(specs: Sequence[RunSpec], progress: Mapping[str, Any], tensors: Tensors, trainer: Trainer) -> Training:
     """The unit that was saved; raises `Damaged` where a tensor is missing, too many, or of another shape."""
+    _check_plausible(specs, progress)
     unit = begin(specs, trainer)
     for record, saved in zip(unit.records, progress["records"], strict=True):
         record.steps, record.curves, record.diverged_at = saved
@@ -213,6 +233,20 @@ def _restored(specs: Sequence[RunSpec], progress: Mapping[str, Any], tensors: Te
     cohort.finite = saved_as("finite", cohort.finite)
     unit.cohort = cohort
     return unit
+
+
+def _check_plausible(specs: Sequence[RunSpec], progress: Mapping[str, Any]) -> None:
+    """Raise `Damaged` where the numbers cannot be those of these runs."""
+    step, going = progress["step"], progress["going"]
+    if not 0 <= step <= specs[0].setting.integer("steps"):
+        raise Damaged(f"its step is {step}")
+    if not going or not set(going) <= {spec.run_id for spec in specs}:
+        raise Damaged("it names other runs")
+    for steps, curves, _ in progress["records"]:
+        if set(curves) != set(METRICS) or any(len(curve) != len(steps) for curve in curves.values()):
+            raise Damaged("its curves are incomplete")
+        if steps and not 0 < steps[-1] <= step:
+            raise Damaged("its curves are longer than its steps")
 
 
 def _differences(saved: Any, ours: Any, name: str = "") -> list[str]:

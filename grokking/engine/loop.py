@@ -13,7 +13,7 @@ from grokking.runs import RunSpec
 from grokking.store import METRICS
 
 
-@dataclass
+@dataclass(eq=False)
 class Record:
     """What is known of one run so far: its curves, and when it went non-finite if it did."""
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import signal
 import time
 import warnings
 from collections import deque
@@ -14,13 +15,17 @@ import torch
 from grokking.errors import BadInput, Interrupted, Notice, Unwritable
 from grokking.execute.progress import Progress
 from grokking.execute.signals import Stop, stoppable
-from grokking.execute.unit import Ended, Outcome, Terms, attempt
+from grokking.execute.unit import Ended, Outcome, Terms, attempt, matrix_library
 from grokking.execute.workers import Worker, anything_said
 from grokking.runs import RunSpec
 from grokking.store.failures import forget_failures, note_failure
 
 WIDTH = 8  # runs side by side on a CPU: beyond that the activations of a step leave the caches
 GRACE = 3.0  # seconds for workers to reach a step boundary and save; a process is to be gone within 5
+LATE = (
+    "PyTorch has computed something in this process before grokking was imported (or MKL_CBWR is set): on some processors the "
+    "bits of a run now depend on its place in a cohort; import grokking first"
+)
 TRIES = 4  # of a unit whose worker dies: once, and three times again
 
 
@@ -35,11 +40,12 @@ def choose_device(device: str) -> str:
 
 @dataclass
 class Job:
-    """A unit of runs to train, how often a worker died over it, and what this attempt has told of its progress."""
+    """A unit of runs to train, and what became of it so far."""
 
     specs: list[RunSpec]
-    deaths: int = 0
-    told: list[tuple[int, Ended, bool]] = field(default_factory=list)
+    deaths: int = 0  # of workers, since it last came farther
+    step: int = 0  # of its last checkpoint at the last of them
+    told: list[tuple[int, Ended, bool]] = field(default_factory=list)  # progress of this attempt
 
     def halves(self) -> list["Job"]:
         """The same runs in two narrower units."""
@@ -64,21 +70,25 @@ class Jobs:
     def settle(self, job: Job, outcome: Outcome) -> None:
         """Put a unit back, whole or in halves, or note its failure; `Unwritable` ends the sweep.
 
-        Too little memory: in halves. A worker that died: again from its checkpoint; from the second time on in halves,
-        because a process that was killed twice was killed for its size.
+        Too little memory: in halves. A worker that died: again from its checkpoint; if the system killed it and it came no
+        farther than the one before, in halves, because then it was probably killed for its size.
         """
         if outcome.end == "unwritable":
             raise Unwritable(outcome.text)
-        job.deaths += outcome.end == "died"
-        narrower = outcome.end == "memory" or (outcome.end == "died" and job.deaths > 1)
         if outcome.end == "stored":
             return
         self.progress.take_back(job.told)
         job.told = []
-        if narrower and len(job.specs) > 1 and job.deaths < TRIES:
+        narrower, again = outcome.end == "memory", False
+        if outcome.end == "died":
+            step = self.terms.checkpoints(job.specs).step()
+            job.deaths, job.step = (job.deaths + 1 if step <= job.step else 1), step
+            again = job.deaths < TRIES
+            narrower = again and job.deaths > 1 and signal.SIGKILL.name in outcome.text
+        if narrower and len(job.specs) > 1:
             self.terms.checkpoints(job.specs).clear()
             self.waiting.extendleft(reversed(job.halves()))
-        elif outcome.end == "died" and job.deaths < TRIES:
+        elif again:
             self.waiting.appendleft(job)
         else:
             self.failures.append(self._file(job, outcome))
@@ -99,6 +109,8 @@ def execute(cohorts: Sequence[list[RunSpec]], terms: Terms, workers: int, import
     with Progress([spec for cohort in cohorts for spec in cohort]) as progress, stoppable() as stop:
         jobs = Jobs(terms, deque(Job(cohort) for cohort in cohorts), progress)
         if terms.device == "cuda" or workers == 1 or len(cohorts) == 1:
+            if terms.device == "cpu" and matrix_library() == "free":
+                warnings.warn(Notice(LATE), stacklevel=2)
             while jobs.waiting:
                 stop.check()
                 job = jobs.waiting.popleft()

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: looked at where work may stop, and never later than a few seconds after."""
+"""SIGINT, SIGTERM and SIGHUP: looked at where work may stop, and never later than a few seconds after."""
 
 import contextlib
 import os
@@ -10,11 +10,12 @@ from types import FrameType
 
 from grokking.errors import Interrupted
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 4.0  # seconds between a signal and the end of a process that reached no step boundary
 
 
 class Stop:
-    """Whether a signal has asked this process to stop: `code` is 0, 130 or 143."""
+    """Whether a signal has asked this process to stop: `code` is 0, or 128 and the signal's number."""
 
     code = 0
 
@@ -26,7 +27,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable(*numbers: int) -> Iterator[Stop]:
-    """Within, these signals (SIGINT and SIGTERM by default) set the flag that is yielded; a second one raises.
+    """Within, these signals (by default SIGINT, SIGTERM and SIGHUP, a closed terminal) set the flag that is yielded.
 
     A process that does not come to look at the flag within `PATIENCE` seconds is ended: what was saved before is kept.
     """
@@ -38,7 +39,7 @@ def stoppable(*numbers: int) -> Iterator[Stop]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.code:
-            raise Interrupted(stop.code)
+            return  # a group's signal reaches a worker twice, and impatience must not cost what is being saved
         stop.code = 128 + number
         watchdog.append(threading.Timer(PATIENCE, give_up))
         watchdog[0].daemon = True
@@ -49,7 +50,7 @@ def stoppable(*numbers: int) -> Iterator[Stop]:
         print(said, file=sys.stderr, flush=True)
         os._exit(stop.code)
 
-    before = {number: signal.signal(number, ask) for number in numbers or (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in numbers or SIGNALS}
     try:
         yield stop
     finally:

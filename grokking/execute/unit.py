@@ -1,6 +1,6 @@
 """One unit of work: train a cohort, from its last checkpoint if it has one, and store it."""
 
-import os
+import ctypes
 import platform
 import time
 import traceback
@@ -18,7 +18,7 @@ from grokking.engine.cohort import Trainer
 from grokking.engine.loop import Record, begin, training
 from grokking.errors import Notice, Unwritable
 from grokking.execute.signals import Stop
-from grokking.runs import RunSpec
+from grokking.runs import RunSpec, check_versions
 from grokking.store import METRICS, write_unit
 
 Ended = list[tuple[int, str]]  # (steps left of the budget, status) of each run that ended
@@ -35,14 +35,15 @@ class Terms:
     resume: Resume = "exact"
 
     def execution(self) -> dict[str, object]:
-        """All that bits depend on beside the runs themselves."""
+        """What bits are known to depend on beside the runs themselves."""
         return {
             "machine": machine(self.device),
             "device": self.device,
             "threads": 1,
             "torch": torch.__version__,
             "numpy": np.__version__,
-            "mkl_cbwr": os.environ.get("MKL_CBWR", ""),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "matrix_library": matrix_library(),
         }
 
     def checkpoints(self, specs: Sequence[RunSpec]) -> Checkpoints:
@@ -75,6 +76,7 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
     One thread: results then depend neither on the number of cores nor on that of workers. When `stop` is set, the unit
     is saved at the next step boundary and `Interrupted` is raised.
     """
+    check_versions(specs[0].setting)
     torch.set_num_threads(1)
     began = time.perf_counter()
     trainer = Trainer(specs[0].setting, torch.device(terms.device))
@@ -101,6 +103,8 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
     seconds = earlier + time.perf_counter() - began
     info = {
         **terms.execution(),
+        "machine": " and ".join(dict.fromkeys(str(where["machine"]) for where in checkpoints.executions())),
+        "executions": checkpoints.executions(),
         "width": len(specs),
         "resumed_at_step": resumed_at,
         "seconds": round(seconds, 3),
@@ -139,6 +143,18 @@ def stack(records: Sequence[Record]) -> tuple[list[int], dict[str, np.ndarray]]:
         for run, record in enumerate(records):
             values[: len(record.steps), run] = record.curves[metric]
     return steps, arrays
+
+
+def matrix_library() -> str:
+    """How Intel's matrix library inside PyTorch chooses its path: what it does, not what MKL_CBWR asked for.
+
+    "one path" (see grokking/__init__.py) or "free"; "other" and "unknown" elsewhere.
+    """
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return {1: "free", 2: "one path"}.get(library.mkl_serv_cbwr_get(-1), "other")
+    except (OSError, AttributeError):
+        return "unknown"
 
 
 def machine(device: str) -> str:

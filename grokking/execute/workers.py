@@ -52,7 +52,8 @@ class Worker:
     def _death(self) -> Outcome:
         self.process.join()
         code = self.process.exitcode or 0
-        cause = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        names = {number.value: number.name for number in signal.Signals}
+        cause = f"by {names.get(-code, f'signal {-code}')}" if code < 0 else f"with exit code {code}"
         hint = " (out of memory, if nobody sent it)" if code == -signal.SIGKILL else ""
         words = self.last_words.read_text(errors="replace") if self.last_words.exists() else ""
         return Outcome("died", f"the worker process was ended {cause}{hint}\n{words}")
@@ -90,7 +91,7 @@ def _serve(connection: Connection, terms: Terms, imports: tuple[str, ...]) -> No
         faulthandler.enable(last_words)  # a crash in native code leaves its Python traceback there
     except OSError:
         pass
-    with stoppable(signal.SIGTERM) as stop:
+    with stoppable(signal.SIGTERM, signal.SIGHUP) as stop:
         try:
             import torch._dynamo  # noqa: F401  (seconds, which the first step would otherwise take, deaf to signals)
 

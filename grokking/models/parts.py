@@ -117,7 +117,16 @@ class FeedForward(nn.Module):
         return self.down(self.dropout(hidden))
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swiglu": F.silu}
+def silu(x: Tensor) -> Tensor:
+    """x · sigmoid(x), elementwise.
+
+    By tanh: PyTorch's own sigmoid and silu round differently in the last elements of a tensor, those that fill no vector
+    register, so that bits would depend on how many runs a cohort has.
+    """
+    return x * (0.5 * (1 + torch.tanh(0.5 * x)))
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": silu, "swiglu": silu}
 
 
 def sinusoidal(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,7 @@ from, `failures/` tracebacks, and `index.json` what is known of the units alread
 merge by copying the directories of one's `units/` into the other's.
 """
 
-from grokking.store.index import Unit, Verify, check_verify, stored, units
+from grokking.store.index import Unit, Verify, check_verify, set_aside_damaged, stored, units
 from grokking.store.published import Source, adopted
 from grokking.store.tables import Results, load
 from grokking.store.units import METRICS, SCHEMA, STEP_COLUMNS, prepare, read_runs, unit_name, write_unit
@@ -23,6 +23,7 @@ __all__ = [
     "load",
     "prepare",
     "read_runs",
+    "set_aside_damaged",
     "stored",
     "unit_name",
     "units",

@@ -5,38 +5,30 @@ hashed. So an index may be lost, old or copied from elsewhere, and still nothing
 """
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from grokking.errors import BadInput, Notice
-from grokking.store.sealed import Damaged, read, signature, temporary_beside
-from grokking.store.units import FILES, unit_curves, unit_info
+from grokking.store.sealed import Damaged, read, set_aside, signature, temporary_beside
+from grokking.store.units import FILES, Parsed, parse_unit
 
 Verify = Literal["fast", "full"]
 TICK = 50_000_000  # nanoseconds: file systems count time in steps of up to some milliseconds
 
 
 @dataclass(frozen=True)
-class Unit:
+class Unit(Parsed):
     """A verified unit as the index keeps it."""
 
     name: str
     signature: list[int]  # of its files when they were hashed
-    run_ids: list[str]
-    header: str  # first line of its runs.csv
-    lines: list[str]  # [run], the others
-    steps: list[int]  # [run], how long each was trained
-    machine: str
-    seconds: float
-    digests: list[str]  # [run], of each run's own curves: with its line, all that is known of it
     curves: str  # sha256 of its curves.npy
 
 
@@ -46,26 +38,35 @@ def units(folder: Path, verify: Verify = "fast") -> list[Unit]:
     "fast" reads a unit only where its files were changed since they were last read; "full" reads and hashes all.
     """
     known = _read_index(folder)
-    found: list[Unit] = []
-    for name in sorted(_names(folder / "units")):
-        try:
-            found.append(_look(folder / "units" / name, known.get(name) if verify == "fast" else None))
-        except Damaged as damage:
-            warnings.warn(
-                Notice(
-                    f"left out the damaged unit {folder / 'units' / name}: {damage}; the next sweep or run that needs "
-                    "its runs trains them again, and keeps what is there as .damaged-…"
-                ),
-                stacklevel=2,
-            )
-        except OSError as error:
-            warnings.warn(
-                Notice(f"left out the unit {folder / 'units' / name}: cannot read it: {error.strerror or error}"),
-                stacklevel=2,
-            )
+    found, damaged = _survey(folder, known if verify == "fast" else {})
+    for path, what in damaged.items():
+        hint = "; the next sweep or run sets it aside, and trains its runs again where they are wanted"
+        warnings.warn(Notice(f"left out the damaged unit {path}: {what}{hint}"), stacklevel=2)
     if found != list(known.values()):
         _write_index(folder, found)
     return found
+
+
+def set_aside_damaged(folder: Path) -> None:
+    """Rename every damaged unit to `.damaged-…`, with a `Notice`: its runs are missing from now on."""
+    for path, what in _survey(folder, _read_index(folder))[1].items():
+        with contextlib.suppress(OSError):
+            warnings.warn(Notice(f"set aside the damaged unit {path} ({what}) as {set_aside(path).name}"), stacklevel=2)
+
+
+def _survey(folder: Path, known: Mapping[str, Unit]) -> tuple[list[Unit], dict[Path, Damaged]]:
+    """The intact units by name, and the damaged ones; one that cannot be read just now is a `Notice` and neither."""
+    found: list[Unit] = []
+    damaged: dict[Path, Damaged] = {}
+    for name in sorted(_names(folder / "units")):
+        path = folder / "units" / name
+        try:
+            found.append(_look(path, known.get(name)))
+        except Damaged as damage:
+            damaged[path] = damage
+        except OSError as error:
+            warnings.warn(Notice(f"left out the unit {path}: cannot read it: {error.strerror or error}"), stacklevel=3)
+    return found, damaged
 
 
 def check_verify(verify: str) -> Verify:
@@ -104,24 +105,11 @@ def _look(directory: Path, known: Unit | None) -> Unit:
     if known is not None and before and known.signature == before:
         return known
     content = read(directory)
-    info = unit_info(content)
-    try:
-        header, *lines = content["runs.csv"].decode().rstrip("\n").split("\n")
-        machine, seconds = str(info.get("machine", "unknown machine")), float(info.get("seconds", 0.0))
-        run_ids = [str(run_id) for run_id in info["run_ids"]]
-        column = header.split(",").index("steps_trained")
-        steps = [int(cells[column]) for cells in csv.reader(lines)]
-        table = unit_curves(content["curves.npy"])
-        own = [table[:, run][table["step"][:, run] <= last] for run, last in enumerate(steps)]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise Damaged(f"it was not written by this package ({error})") from None
-    if [line.split(",", 1)[0] for line in lines] != run_ids:
-        raise Damaged("runs.csv and unit.json name different runs")
+    parsed = parse_unit(content)
     if before and time.time_ns() - max(before) < TICK:
         before = []  # it may change again without its times telling
-    digests = [hashlib.sha256(repr(part.dtype).encode() + part.tobytes()).hexdigest()[:16] for part in own]
     curves = hashlib.sha256(content["curves.npy"]).hexdigest()
-    return Unit(directory.name, before, run_ids, header, lines, steps, machine, seconds, digests, curves)
+    return Unit(**vars(parsed), name=directory.name, signature=before, curves=curves)
 
 
 def _path(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import io
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,14 @@ def prepare(folder: Path) -> None:
     clear_abandoned(folder / "units")
 
 
-def unit_name(run_ids: Sequence[str]) -> str:
-    """The name of the unit, and of its checkpoints, that holds these runs in this order."""
-    return hashlib.sha256(",".join(run_ids).encode()).hexdigest()[:16]
+def unit_name(run_ids: Sequence[str], *results: bytes) -> str:
+    """What a unit of these runs in this order is called: without `results` its checkpoints, with them the stored unit.
+
+    So the same results have the same name in any store, and others have another: merging by copying compares nothing,
+    and neither loses nor doubles anything.
+    """
+    parts = [",".join(run_ids).encode(), *(hashlib.sha256(content).digest() for content in results)]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def write_unit(
@@ -58,36 +64,60 @@ def write_unit(
     curves: Mapping[str, NDArray[Any]],
     info: Mapping[str, object],
 ) -> Path:
-    """Store a cohort's runs under the hash of their run_ids; complete, or `Unwritable` and not at all.
+    """Store a cohort's runs under the hash of their run_ids and results; complete, or `Unwritable` and not at all.
 
     `rows` are the lines of the runs table, `curves` arrays [evaluation, run] with NaN after a run's end, at `steps`
     [evaluation]; `info` whatever may differ between two trainings of the same runs (machine, seconds).
     """
     run_ids = [str(row["run_id"]) for row in rows]
-    unit = folder / "units" / unit_name(run_ids)
+    table, arrays = _csv(rows), _npy(steps, curves)
+    unit = folder / "units" / unit_name(run_ids, table, arrays)
     seal(
         unit,
         {
-            "runs.csv": _csv(rows),
-            "curves.npy": _npy(steps, curves),
+            "runs.csv": table,
+            "curves.npy": arrays,
             "unit.json": json.dumps({"schema": SCHEMA, "run_ids": run_ids, **info}, indent=1).encode(),
         },
-        accept=unit_info,
+        accept=parse_unit,
     )
     return unit
 
 
-def unit_info(content: Mapping[str, bytes]) -> dict[str, Any]:
-    """The facts in a unit's unit.json; raises `Damaged` where they are those of another schema."""
+@dataclass(frozen=True)
+class Parsed:
+    """What the files of a unit say."""
+
+    run_ids: list[str]
+    header: str  # first line of runs.csv
+    lines: list[str]  # [run], the others
+    steps: list[int]  # [run], how long each was trained
+    machine: str
+    seconds: float
+    digests: list[str]  # [run], of each run's own curves: with its line, all that is known of it
+
+
+def parse_unit(content: Mapping[str, bytes]) -> Parsed:
+    """Read a unit's files; whatever is wrong with them is `Damaged`."""
     try:
         info = json.loads(content.get("unit.json", b"{}"))
-        schema = info.get("schema")
-    except (ValueError, AttributeError):
-        raise Damaged("unit.json is not what this package writes") from None
-    if schema != SCHEMA:
-        raise Damaged(f"its schema is {schema}, and this version of the package reads {SCHEMA}")
-    check(content, FILES)
-    return info
+        if info.get("schema") != SCHEMA:
+            raise Damaged(f"its schema is {info.get('schema')}, and this version of the package reads {SCHEMA}")
+        check(content, FILES)
+        header, *lines = content["runs.csv"].decode().rstrip("\n").split("\n")
+        column = header.split(",").index("steps_trained")
+        steps = [int(cells[column]) for cells in csv.reader(lines)]
+        table = unit_curves(content["curves.npy"])
+        own = [table[:, run][table["step"][:, run] <= last] for run, last in enumerate(steps)]
+        digests = [hashlib.sha256(repr(part.dtype).encode() + part.tobytes()).hexdigest()[:16] for part in own]
+        run_ids, seconds = [str(run_id) for run_id in info["run_ids"]], float(info.get("seconds", 0.0))
+    except Damaged:
+        raise
+    except Exception as error:  # files that others wrote, or changed, can be wrong in any way
+        raise Damaged(f"it was not written by this package ({type(error).__name__}: {error})") from None
+    if [line.split(",", 1)[0] for line in lines] != run_ids:
+        raise Damaged("runs.csv and unit.json name different runs")
+    return Parsed(run_ids, header, lines, steps, str(info.get("machine", "unknown machine")), seconds, digests)
 
 
 def unit_curves(content: bytes) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from faults import bits, disks, kills, scale, stops, victim, writers
-from faults.figure import markdown, table
+from faults.finding import markdown, table
 from grokking.execute.unit import machine
 from grokking.publish import PUBLISHED, rewrite_documents
 
@@ -25,7 +25,7 @@ def main() -> int:
         "--publish", action="store_true", help="maintainers: also to figures/published and the documents"
     )
     publish = parser.parse_args().publish
-    figures = []
+    found = []
     torch.set_num_threads(1)
     total = 1 + UNITS // 100 + FLIPS + CUTS + 1 + 4 + KILLS + STOPS + 1
     with tempfile.TemporaryDirectory() as place, tqdm(total=total, desc="faults", unit="fault") as bar:
@@ -35,30 +35,31 @@ def main() -> int:
             bar.update(by)
 
         # The timed part first, while nothing else runs.
-        figures += scale.measure(folder / "scale", UNITS, tick=lambda: tick(0.01))
-        figures += writers.write_at_once(folder / "writers", 8, 200)
+        found += scale.measure(folder / "scale", UNITS, tick=lambda: tick(0.01))
+        found += writers.write_at_once(folder / "writers", 8, 200)
         tiny = victim.tiny_experiment(folder)
         expected = victim.undisturbed(tiny, folder / "tiny")
-        figures += bits.spoil(folder / "bits", FLIPS, CUTS, draw_every=10, tick=tick)
+        found += bits.spoil(folder / "bits", FLIPS, CUTS, draw_every=10, tick=tick)
         for fault in (disks.full, disks.read_only, disks.removed):
-            figures.append(fault(tiny, folder, expected))
+            found.append(fault(tiny, folder, expected))
             tick()
-        figures.append(disks.malicious(folder / "malicious", expected))
+        found.append(disks.malicious(folder / "malicious", expected))
         tick()
-        figures.append(stops.forget(tiny, folder, expected, moment=0.0))
+        found.append(stops.forget(tiny, folder, expected))
         expected = victim.undisturbed(EXPERIMENT, folder / "undisturbed")
         tick()
-        figures += kills.kill(EXPERIMENT, folder, expected, KILLS, latest=20, every=1, tick=tick)
-        figures += stops.stop(EXPERIMENT, folder, expected, STOPS, latest=20, tick=tick)
-    found = table(figures)
+        found.append(kills.share(folder / "undisturbed" / "results", every=1))
+        found += kills.kill(EXPERIMENT, folder, expected, KILLS, latest=20, every=1, tick=tick)
+        found += stops.stop(EXPERIMENT, folder, expected, STOPS, latest=20, tick=tick)
+    lines = table(found)
     where = f"{machine('cpu')}, {os.cpu_count()} cores, {platform.system()}, PyTorch {torch.__version__}"
     for to in (Path("figures"), *([PUBLISHED] if publish else [])):
-        found.assign(machine=where).to_csv(to / "faults.csv", index=False)
-        (to / "faults.md").write_text(f"{markdown(found)}\n\nMeasured by `make faults` on: {where}.\n")
+        lines.assign(machine=where).to_csv(to / "faults.csv", index=False)
+        (to / "faults.md").write_text(f"{markdown(lines)}\n\nMeasured by `make faults` on: {where}.\n")
     if publish:
         rewrite_documents()
-    print(markdown(found))
-    return int((found["kept"] == False).any())  # noqa: E712  (None is neither)
+    print(markdown(lines))
+    return int((lines["kept"] == False).any())  # noqa: E712  (None is neither)
 
 
 if __name__ == "__main__":

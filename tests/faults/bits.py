@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from faults.figure import Figure
+from faults.finding import Finding
 from faults.victim import Victim, tiny_experiment
 from grokking.cli import command_line
 from grokking.engine.checkpoint import Checkpoints, started
@@ -58,9 +58,11 @@ class Damage:
         self.trainer = Trainer(specs[0].setting, torch.device("cpu"))
         self.files = sorted(
             [path for path in (self.store / "units").glob("[!.]*/*")]
-            + [path for path in self.checkpoints.folder.glob("[0-9]*/*")]
+            + [path for path in self.checkpoints.place.glob("[0-9]*/*")]
         )
-        assert self.intact and self.checkpoints.step()
+        self.index = (self.store / "index.json").read_bytes().partition(b"\n")[2]
+        self.older = min(int(path.name) for path in self.checkpoints.place.glob("[0-9]*"))
+        assert self.intact and 0 < self.older < self.checkpoints.step()
         self.last = self.checkpoints.latest(self.trainer)[0].cohort.step
         self.crashes = self.drawn = 0
 
@@ -81,9 +83,11 @@ class Damage:
         """Whether reading finds that this file is spoilt, as often as it can be read."""
         if "checkpoints" in path.parts:
             return self._checkpoint_left_out(path)
-        fast = self._units() == [name for name in self.intact if name != path.parent.name]
+        others = [name for name in self.intact if name != path.parent.name]
+        fast = self._units() == others
         self._pretend_untouched(path.parent)
-        return fast and self._units("full") == [name for name in self.intact if name != path.parent.name]
+        believed = self._units() == self.intact  # or else this would not be a disk that rots without telling
+        return fast and believed and self._units("full") == others
 
     def _units(self, verify: str = "fast") -> list[str]:
         return [unit.name for unit in self._quietly(lambda: units(self.store, verify)) or []]
@@ -92,11 +96,11 @@ class Damage:
         resumed = self._quietly(lambda: self.checkpoints.latest(self.trainer))
         step = resumed[0].cohort.step if resumed else 0
         newest = path.parent.name == f"{self.last:09d}"
-        return step < self.last if newest else step == self.last and self._older_is_seen(path)
+        return step == self.older if newest else step == self.last and self._older_is_seen(path)
 
     def _older_is_seen(self, path: Path) -> bool:
         """The older checkpoint is read only where the newer one is gone."""
-        newer = self.checkpoints.folder / f"{self.last:09d}"
+        newer = self.checkpoints.place / f"{self.last:09d}"
         away = newer.with_name("away")
         newer.rename(away)
         try:
@@ -106,11 +110,9 @@ class Damage:
 
     def _pretend_untouched(self, unit: Path) -> None:
         """As a disk that rots without telling: the index holds the sizes and times of the spoilt files."""
-        path = self.store / "index.json"
-        entries = json.loads(path.read_bytes().partition(b"\n")[2])
-        told = [entry for entry in entries if entry["name"] == unit.name]
-        with contextlib.suppress(OSError):
-            for entry in told:
+        entries = json.loads(self.index)
+        for entry in entries:
+            if entry["name"] == unit.name:
                 entry["signature"] = signature(unit, FILES)
         index._write_index(self.store, [index.Unit(**entry) for entry in entries])
 
@@ -139,7 +141,7 @@ class Damage:
                 self._quietly(lambda call=call: command_line(call))
 
 
-def spoil(folder: Path, flips: int, cuts: int, draw_every: int, tick=lambda: None) -> list[Figure]:
+def spoil(folder: Path, flips: int, cuts: int, draw_every: int, tick=lambda: None) -> list[Finding]:
     """Flip `flips` random bits and cut files at `cuts` random places, one at a time."""
     damage, draw = Damage(half_trained(folder)), random.Random(5)
     found = {"flip": 0, "cut": 0}
@@ -160,22 +162,22 @@ def spoil(folder: Path, flips: int, cuts: int, draw_every: int, tick=lambda: Non
     survived = _index_flips(damage, draw, flips // 10)
     places = f"{len(damage.intact)} units and 2 checkpoints"
     return [
-        Figure(
+        Finding(
             f"bit flips in {places}: detected",
             flips,
             f"{found['flip'] / max(flips, 1):.1%}",
             "100 %",
             found["flip"] == flips,
         ),
-        Figure(
+        Finding(
             f"truncations in {places}: detected",
             cuts,
             f"{found['cut'] / max(cuts, 1):.1%}",
             "100 %",
             found["cut"] == cuts,
         ),
-        Figure("bit flips in the index: tables unchanged", flips // 10, f"{survived}", "all", survived == flips // 10),
-        Figure(
+        Finding("bit flips in the index: tables unchanged", flips // 10, f"{survived}", "all", survived == flips // 10),
+        Finding(
             f"crashes of `load`, `status` (and `draw`, {damage.drawn} times)",
             flips + cuts,
             f"{damage.crashes}",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from faults.bits import copy_of, half_trained
-from faults.figure import Figure
+from faults.finding import Finding
 from faults.victim import Victim, damaged
 from grokking.store.sealed import DONE, seal
 
@@ -37,22 +37,22 @@ def _remount(at: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", at], check=True)
 
 
-def _verdict(name: str, victim: Victim, code: int, word: str, expected: dict[str, bytes]) -> Figure:
+def _verdict(name: str, victim: Victim, code: int, word: str, expected: dict[str, bytes]) -> Finding:
     """It stopped with the word in its message and exit code 1, and the same command continues to the same tables."""
     told = code == 1 and word in victim.heard() and "Traceback" not in victim.heard()
     whole = damaged(victim.store) == 0 if victim.store.exists() else True
     continued = victim.finish() == 0 and victim.tables() == expected
     measured = f"{'one sentence' if told else 'NOT TOLD'}, {'same tables' if continued else 'NOT CONTINUED'}"
-    return Figure(
+    return Finding(
         name, 1, measured, "one sentence, exit code 1, same tables once it can write", told and whole and continued
     )
 
 
-def _could_not(name: str) -> Figure:
-    return Figure(name, 0, "not tried: mounting needs root", "", None)
+def _could_not(name: str) -> Finding:
+    return Finding(name, 0, "not tried: mounting needs root", "", None)
 
 
-def full(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Figure:
+def full(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Finding:
     """A disk of 1 MB that becomes a larger one."""
     name = "disk full (tmpfs of 1 MB)"
     victim = Victim(experiment, folder / "full", checkpoint_every=0.3, workers=1)
@@ -64,10 +64,10 @@ def full(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Figure:
         left = [path for path in victim.store.rglob(".tmp-*")]
         _remount(victim.store, "size=64m")
         figure = _verdict(name, victim, code, "No space left on device", expected)
-        return figure if not left else Figure(name, 1, f"left {left}", figure.promised, False)
+        return figure if not left else Finding(name, 1, f"left {left}", figure.promised, False)
 
 
-def read_only(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Figure:
+def read_only(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Finding:
     """A disk that becomes read-only while the sweep runs."""
     name = "read-only while it runs"
     victim = Victim(experiment, folder / "read-only", checkpoint_every=0.3, workers=1)
@@ -75,7 +75,7 @@ def read_only(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Fig
         if not mounted:
             return _could_not(name)
         process = victim.start()
-        _await(victim, "saved")
+        victim.wait_for("saved")
         for _ in range(200):  # refused as busy while a checkpoint is being written
             with contextlib.suppress(subprocess.CalledProcessError):
                 _remount(victim.store, "ro")
@@ -86,23 +86,16 @@ def read_only(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Fig
         return _verdict(name, victim, code, "Read-only file system", expected)
 
 
-def removed(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Figure:
+def removed(experiment: Path, folder: Path, expected: dict[str, bytes]) -> Finding:
     """The store is removed while the sweep runs."""
     victim = Victim(experiment, folder / "removed", checkpoint_every=0.3, workers=1)
     process = victim.start()
-    _await(victim, "saved")
+    victim.wait_for("saved")
     for _ in range(50):  # somebody else may write into it while it is being removed
         shutil.rmtree(victim.store, ignore_errors=True)
         if not victim.store.exists():
             break
     return _verdict("folder removed while it runs", victim, victim.wait(process), "No such file or directory", expected)
-
-
-def _await(victim: Victim, what: str) -> None:
-    until = time.monotonic() + 120
-    while not any(event == what for _, _, event, _, _ in victim.events()):
-        assert time.monotonic() < until, victim.heard()
-        time.sleep(0.02)
 
 
 class Bomb:
@@ -115,8 +108,8 @@ class Bomb:
         return (Path.touch, (self.path,))
 
 
-def malicious(folder: Path, expected: dict[str, bytes]) -> Figure:
-    """A pickle in every file of every checkpoint, with hashes that are right."""
+def malicious(folder: Path, expected: dict[str, bytes]) -> Finding:
+    """A pickle in place of the weights of every checkpoint, with hashes that are right."""
     victim = copy_of(half_trained(folder / "half"), folder / "pickle")
     proof = folder / "executed"
     tried = 0
@@ -128,10 +121,10 @@ def malicious(folder: Path, expected: dict[str, bytes]) -> Figure:
         tried += 1
     same = victim.finish() == 0 and victim.tables() == expected
     ran = "executed" if proof.exists() else "not executed"
-    return Figure(
+    return Finding(
         "a pickle in place of a checkpoint's weights",
         tried,
         f"{ran}, {'same tables' if same else 'DIFFERENT TABLES'}",
         "not executed, same tables",
-        same and not proof.exists(),
+        tried > 0 and same and not proof.exists(),
     )

@@ -12,6 +12,7 @@ import time
 from grokking.engine import checkpoint
 from grokking.engine.checkpoint import Checkpoints
 from grokking.engine.cohort import Trainer, start
+from grokking.execute import unit as execution
 from grokking.store import sealed
 
 TOLD = json.loads(os.environ["PROBE"])
@@ -56,6 +57,7 @@ sealed.sync = faulty(sealed.sync)
 os.mkdir = faulty(os.mkdir)
 os.rename = faulty(os.rename)
 
+_write_unit = execution.write_unit
 _advance, _save, _latest, _restored = Trainer.advance, Checkpoints.save, Checkpoints.latest, checkpoint._restored
 _unit = {"name": ""}
 
@@ -66,18 +68,23 @@ def advance(self, cohort):
 
 
 def save(self, unit, seconds):
-    log("saving", self.folder.name, unit.cohort.step)
+    log("saving", self.place.name, unit.cohort.step)
     _save(self, unit, seconds)
-    log("saved", self.folder.name, unit.cohort.step)
-    log("due", self.folder.name, round(1000 * (self.ready - time.monotonic())))
+    log("saved", self.place.name, unit.cohort.step)
+    log("due", self.place.name, round(1000 * (self.ready - time.monotonic())))
 
 
 def latest(self, trainer, resume="exact"):
     found = _latest(self, trainer, resume)
-    _unit["name"] = self.folder.name
-    log("resumed", self.folder.name, found[0].cohort.step if found else 0)
-    log("due", self.folder.name, round(1000 * (self.ready - time.monotonic())))
+    _unit["name"] = self.place.name
+    log("resumed", self.place.name, found[0].cohort.step if found else 0)
+    log("due", self.place.name, round(1000 * (self.ready - time.monotonic())))
     return found
+
+
+def write_unit(*args):
+    _write_unit(*args)
+    log("stored", _unit["name"], 0)
 
 
 def restored(specs, progress, tensors, trainer):
@@ -91,3 +98,4 @@ def restored(specs, progress, tensors, trainer):
 
 Trainer.advance, Checkpoints.save, Checkpoints.latest = advance, save, latest
 checkpoint._restored = restored
+execution.write_unit = write_unit

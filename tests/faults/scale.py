@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from faults.figure import Figure
+from faults.finding import Finding
 from faults.writers import synthetic
 from grokking.store import load, prepare, write_unit
 
@@ -21,7 +21,7 @@ def fill(folder: Path, count: int, tick=lambda: None) -> None:
         tick()
 
 
-def measure(folder: Path, count: int, repeats: int = 5, tick=lambda: None) -> list[Figure]:
+def measure(folder: Path, count: int, repeats: int = 5, tick=lambda: None) -> list[Finding]:
     """Times in seconds, medians of `repeats`, each command in a process of its own."""
     fill(folder, count, tick)
     time.sleep(0.1)  # so that the youngest files are older than the file system's clock tick
@@ -35,7 +35,7 @@ def measure(folder: Path, count: int, repeats: int = 5, tick=lambda: None) -> li
             text=True,
             check=True,
         )
-        assert f"{count * RUNS} of {count * RUNS} runs stored" in done.stdout
+        assert f": {count * RUNS} runs stored" in done.stdout
         return time.perf_counter() - began
 
     def loading(**how) -> float:
@@ -51,9 +51,9 @@ def measure(folder: Path, count: int, repeats: int = 5, tick=lambda: None) -> li
     inodes = 1 + sum(1 for _ in (folder / "units").rglob("*"))
     what = f"{count:,} units of {RUNS} runs:"
 
-    def line(name: str, times: list[float], limit: float | None) -> Figure:
+    def line(name: str, times: list[float], limit: float | None) -> Finding:
         middle = statistics.median(times)
-        return Figure(
+        return Finding(
             f"{what} {name}",
             repeats,
             f"{middle:.2f} s",
@@ -67,5 +67,5 @@ def measure(folder: Path, count: int, repeats: int = 5, tick=lambda: None) -> li
         line("`load()` of the runs table", runs, None),
         line("`load()` with every byte hashed", full, None),
         line("`status` that rebuilds the index", rebuilt, None),
-        Figure(f"{what} inodes, size of the index", 1, f"{inodes:,}, {index.stat().st_size / 1e6:.0f} MB", "–", None),
+        Finding(f"{what} inodes, size of the index", 1, f"{inodes:,}, {index.stat().st_size / 1e6:.0f} MB", "–", None),
     ]

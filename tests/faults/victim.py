@@ -74,6 +74,13 @@ class Victim:
             )
         return process
 
+    def wait_for(self, event: str, seen: int = 0, timeout: float = 120) -> None:
+        """Until the probe has logged this event, after the first `seen`."""
+        until = time.monotonic() + timeout
+        while not any(found == event for _, _, found, _, _ in self.events()[seen:]):
+            assert time.monotonic() < until, self.heard()
+            time.sleep(0.02)
+
     def finish(self, timeout: float = 600, **told) -> int:
         """Run it to its end; its exit code."""
         return self.wait(self.start(**told), timeout)

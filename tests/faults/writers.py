@@ -1,14 +1,16 @@
 """Many processes that write the same units into one store at once."""
 
+import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from faults.figure import Figure
-from grokking.store import load, prepare, unit_name, write_unit
+from faults.finding import Finding
+from grokking.errors import Notice
+from grokking.store import load, prepare, write_unit
 
 
 def synthetic(unit: int, runs: int, evaluations: int = 20) -> tuple:
@@ -43,28 +45,29 @@ def write_all(folder: Path, count: int, writer: int) -> None:
         write_unit(folder, *synthetic(int(unit), 2), {"machine": "invented", "seconds": 1.0 + writer})
 
 
-def write_at_once(folder: Path, writers: int, count: int) -> list[Figure]:
+def write_at_once(folder: Path, writers: int, count: int) -> list[Finding]:
     """`writers` processes write `count` units each, the same ones; nothing may be lost or stand there twice."""
     prepare(folder)
     code = "import sys, pathlib; from faults.writers import write_all; write_all(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))"
-    environment = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(folder), str(count), str(writer)], env=environment)
         for writer in range(writers)
     ]
-    while any(process.poll() is None for process in processes):
-        load(folder)  # a reader among them: raises, or warns, if it ever sees half a unit
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)  # a reader among them: raises if it ever sees half a unit
+        while any(process.poll() is None for process in processes):
+            load(folder)
     failed = sum(process.returncode != 0 for process in processes)
     there = sorted(path.name for path in (folder / "units").iterdir())
-    wanted = sorted(unit_name([row["run_id"] for row in synthetic(unit, 2)[0]]) for unit in range(count))
-    table = load(folder, verify="full").runs
-    rows = pd.DataFrame([row for unit in range(count) for row in synthetic(unit, 2)[0]])
-    same = (
-        table.sort_values("run_id")["final_train_loss"].tolist()
-        == rows.sort_values("run_id")["final_train_loss"].tolist()
-    )
+    alone = folder.with_name("alone")
+    prepare(alone)
+    write_all(alone, count, 0)
+    wanted = sorted(path.name for path in (alone / "units").iterdir())
+    ours, theirs = load(folder, verify="full"), load(alone)
+    same = ours.runs.equals(theirs.runs) and ours.curves.equals(theirs.curves)
     lost, twice = len(set(wanted) - set(there)), len(there) - len(set(wanted) & set(there))
     return [
-        Figure(f"{writers} writers at once: units lost", count, f"{lost}", "0", lost == 0 and same and failed == 0),
-        Figure(f"{writers} writers at once: stored twice, or left over", count, f"{twice}", "0", twice == 0),
+        Finding(f"{writers} writers at once: units lost", count, f"{lost}", "0", lost == 0 and same and failed == 0),
+        Finding(f"{writers} writers at once: stored twice, or left over", count, f"{twice}", "0", twice == 0),
     ]

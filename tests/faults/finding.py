@@ -6,7 +6,7 @@ import pandas as pd
 
 
 @dataclass(frozen=True)
-class Figure:
+class Finding:
     """One measured promise."""
 
     fault: str
@@ -16,7 +16,7 @@ class Figure:
     kept: bool | None  # None: nothing was promised, or it could not be tried here
 
 
-def table(figures: list[Figure]) -> pd.DataFrame:
+def table(figures: list[Finding]) -> pd.DataFrame:
     """All of them, a line each."""
     return pd.DataFrame([asdict(figure) for figure in figures])
 
