@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from grokking.__main__ import main
+from grokking.__main__ import _command, main
 from grokking.cli import command_line
 from grokking.commands.arguments import parse_seeds
 from grokking.errors import BadInput, Notice
@@ -228,6 +228,22 @@ def test_status_names_what_was_started_and_what_failed(trained, capsys):
     _, first, second = capsys.readouterr().out.splitlines()
     assert first == "1 cohort started: results/checkpoints/0123"
     assert second == "1 cohort failed: results/failures/4567.txt"
+
+
+@pytest.mark.parametrize("words", [("--resume", "never"), ("--resume=never",)], ids=str)
+def test_the_command_that_continues_does_not_throw_away_what_was_saved(words):
+    call = ["bin/grokking", "run", "--seeds", "0:2", *words, "--out", "my results"]
+    assert _command(call) == "bin/grokking run --seeds 0:2 --out 'my results'"
+    assert _command(["x/__main__.py", "status"]) == f"{sys.executable} -m grokking status"
+
+
+@pytest.mark.parametrize("stderr", ["closed", "full"])
+def test_without_a_terminal_a_run_trains_all_the_same(stderr, tmp_path):
+    to = {"closed": "2>&-", "full": "2>/dev/full"}[stderr]
+    command = [sys.executable, "-m", "grokking", "run", *TINY, "--workers", "1", "--out", str(tmp_path), "--json"]
+    done = subprocess.run(f"{shlex.join(command)} {to}", shell=True, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["status"] == "censored"
 
 
 def test_an_unwritable_folder_is_named(tmp_path):

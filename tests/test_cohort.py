@@ -1,5 +1,8 @@
 import math
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from grokking.engine.cohort import TRAIN_ROWS, Trainer, not_alone, start
 from grokking.engine.evaluation_grid import evaluation_steps
 from grokking.engine.loop import begin, training
 from grokking.models import models
+from grokking.models.parts import ACTIVATIONS
 from grokking.optim import optimizers
 from grokking.roles import initial_weights
 from grokking.runs import run_spec
@@ -97,6 +101,37 @@ def test_a_run_alone_is_bit_for_bit_the_run_among_seven_others(optimizer):
         assert_same_run(alone, 0, cohort, run)
         assert_same_metrics(own.evaluate(alone), 0, among, run)
     assert not equal(cohort.weights["head.weight"][0], cohort.weights["head.weight"][5])
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_an_activation_does_not_know_how_many_other_elements_there_are(name):
+    x = torch.from_numpy(np.random.Generator(np.random.PCG64(0)).standard_normal(300).astype(np.float32)) * 4
+    whole = ACTIVATIONS[name](x)
+    differing = [n for n in range(2, 300) if not equal(ACTIVATIONS[name](x[:n].clone()), whole[:n])]
+    assert differing == []
+
+
+@pytest.mark.parametrize("activation", ["silu", "swiglu", "gelu"])
+def test_runs_whose_elements_fill_no_vector_register_do_not_know_their_mates(activation):
+    odd = {"model__activation": activation, "model__width": 18, "model__mlp_ratio": 1, "batch_size": 31}
+    specs = varied(3, **odd)
+    _, cohort = trained(specs, 6)
+    for run in range(3):
+        _, alone = trained([specs[run]], 6)
+        assert_same_run(alone, 0, cohort, run)
+
+
+@pytest.mark.parametrize(
+    ("before", "mode"),
+    [("import torch", "one path"), ("import torch; torch.ones(64, 64) @ torch.ones(64, 64)", "free")],
+)
+def test_the_matrix_library_is_asked_and_not_the_environment(before, mode):
+    code = f"{before}\nimport os, grokking\nfrom grokking.execute.unit import matrix_library\nprint(matrix_library())"
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    if "mkl" not in torch.__config__.show().lower():
+        pytest.skip("this PyTorch was built without Intel's matrix library")
+    assert done.stdout.strip() == mode
 
 
 def test_a_lone_run_trains_beside_a_copy_of_itself_from_its_start_or_when_its_mates_have_left():

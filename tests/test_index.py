@@ -12,7 +12,7 @@ import pytest
 from test_store import PARTS, contents, flip, ids, left_over, load, put, rows_of, told, write
 
 from grokking.errors import BadInput, Notice
-from grokking.store import SCHEMA, check_verify, index, sealed, stored, units
+from grokking.store import SCHEMA, check_verify, index, sealed, set_aside_damaged, stored, units
 
 
 def settled(folder, *names):
@@ -225,6 +225,35 @@ def test_two_units_that_changed_names_are_read_again(tmp_path):
     for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
         (tmp_path / "units" / old).rename(tmp_path / "units" / new)
     assert {unit.name: unit.run_ids for unit in units(tmp_path)} == {"a": ids("b"), "b": ids("a")}
+
+
+def test_a_sweep_sets_damaged_units_aside_and_says_so_once(tmp_path):
+    unit, other = write(tmp_path, ids("a")), write(tmp_path, ids("b"))
+    flip(unit / "runs.csv")
+    notices, _ = told(set_aside_damaged, tmp_path)
+    (aside,) = (tmp_path / "units").glob(".damaged-*")
+    assert notices == [f"set aside the damaged unit {unit} (runs.csv has changed) as {aside.name}"]
+    assert [one.name for one in units(tmp_path)] == [other.name]
+    assert told(set_aside_damaged, tmp_path)[0] == []
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"curves.npy": b"garbage"},
+        {"unit.json": b"[" * 100_000},
+        {"unit.json": b'{"schema": 2, "run_ids": ["somebody", "else"]}'},
+        {"runs.csv": b"run_id\n1\n"},
+    ],
+    ids=["curves", "nested", "other runs", "columns"],
+)
+def test_a_unit_with_right_hashes_and_content_that_cannot_be_read_is_replaced_by_training_again(tmp_path, spoilt):
+    resealed(write(tmp_path, ids("a", "b")), **spoilt)
+    notices, found = told(units, tmp_path)
+    assert (len(notices), found) == (1, [])
+    write(tmp_path, ids("a", "b"))
+    assert told(units, tmp_path)[0] == []
+    assert load(tmp_path, ids("a", "b")).missing == 0
 
 
 # --- stores that cannot be written, and what is no unit -----------------------------------------------------------

@@ -313,6 +313,19 @@ def test_a_run_whose_first_unit_is_damaged_is_taken_from_the_second(tmp_path):
     assert (len(notices), results.machines, results.missing, len(results.curves)) == (1, ("two",), 0, 3)
 
 
+def test_the_same_runs_from_two_machines_are_both_kept_by_the_readme_s_command_and_told(tmp_path):
+    rows, curves = rows_of(ids("a", "b")), curves_of(2)
+    for folder, machine, nudge in (("one", "Intel", 0.0), ("two", "AMD", 1e-9), ("three", "Intel", 0.0)):
+        put(tmp_path / folder, rows, {name: values + nudge for name, values in curves.items()}, machine=machine)
+    for folder in ("two", "three"):
+        subprocess.run(["cp", "-rn", f"{folder}/units/.", "one/units/"], cwd=tmp_path, check=True)
+    assert {unit.machine for unit in units(tmp_path / "one")} == {"Intel", "AMD"}
+    assert len(units(tmp_path / "one")) == 2
+    notices, results = told(load, tmp_path / "one")
+    assert len(notices) == len(results.runs) == 2
+    assert all("is stored twice with different results" in notice for notice in notices)
+
+
 def test_two_stores_merge_by_copying_their_units(tmp_path):
     rows, curves = rows_of(ids(*"abcd")), curves_of(4)
     for folder, runs in (("one", [0, 1]), ("two", [1, 2]), ("two", [3])):

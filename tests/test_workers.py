@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from grokking.execute import local, unit
 from grokking.execute.local import Job, Jobs, execute
 from grokking.execute.progress import Progress
 from grokking.execute.unit import Outcome, Terms
+from grokking.execute.workers import Worker
 from grokking.extensions import import_extension
 from grokking.optim import optimizers
 from grokking.runs import run_spec
@@ -167,6 +169,60 @@ def test_what_kills_its_worker_twice_is_halved_and_given_up_in_the_end(tmp_path,
     assert widths == [4, 4, 2, 1, 1, 2, 1, 1]
     assert failures == [failure_file(tmp_path, [spec]) for spec in four]
     assert "its worker died 4 times, at last:\nby SIGKILL" in failures[0].read_text()
+
+
+def test_what_crashes_by_itself_is_not_halved(tmp_path, four):
+    prepare(tmp_path)
+    widths, failures = attempts(tmp_path, four, lambda job: Outcome("died", "by SIGSEGV"))
+    assert widths == [4, 4, 4, 4]
+    assert failures == [failure_file(tmp_path, four)]
+
+
+def test_a_unit_whose_worker_dies_again_and_again_keeps_its_checkpoints_as_long_as_it_comes_farther(tmp_path, four):
+    prepare(tmp_path)
+    place = Terms(tmp_path).checkpoints(four).place
+
+    def farther(job):
+        step = len(list(place.parent.glob("*/*"))) + 1
+        if step == 9:
+            return Outcome("stored")
+        (place / f"{step:09d}").mkdir(parents=True)
+        return Outcome("died", "by SIGKILL")
+
+    with Progress(four) as progress:
+        jobs, job = Jobs(Terms(tmp_path), deque(), progress), Job(list(four))
+        for _ in range(8):
+            jobs.settle(job, farther(job))
+            assert jobs.waiting.popleft() is job
+            assert job.deaths == 1
+    assert len(list(place.iterdir())) == 8
+
+
+@pytest.mark.parametrize(("code", "said"), [(-9, "by SIGKILL (out of memory"), (-35, "by signal 35"), (3, "code 3")])
+def test_every_death_has_its_words(tmp_path, code, said):
+    class Dead:
+        exitcode = code
+
+        def join(self):
+            pass
+
+    worker = object.__new__(Worker)
+    worker.process, worker.last_words = Dead(), tmp_path / "words"
+    worker.last_words.write_text("Fatal Python error")
+    outcome = worker._death()
+    assert outcome.end == "died"
+    assert said in outcome.text
+    assert "Fatal Python error" in outcome.text
+
+
+def test_a_rule_edited_after_the_sweep_began_is_not_trained_under_the_old_name(tmp_path, four):
+    setting = four[0].setting
+    changed = tuple((kind, "source:0123" if kind == "optimizer" else v) for kind, v in setting.versions)
+    other = [replace(spec, setting=replace(setting, versions=changed)) for spec in four]
+    prepare(tmp_path)
+    (failure,) = execute([other], Terms(tmp_path), 1, ())
+    assert "has changed since this sweep began (source:0123, now 1); start it again" in failure.read_text()
+    assert stored(tmp_path) == {}
 
 
 def test_what_fails_by_itself_is_tried_once(tmp_path, four):
