@@ -335,7 +335,7 @@ def test_a_signal_ends_a_run_with_its_exit_code_and_what_it_says_continues_it(
     again = shlex.split(command)[3:]
     again[again.index("--workers") + 1] = "1"  # in this process, which has loaded torch already
     assert command_line(again) == 0
-    assert "cohorts continue from checkpoints" in capsys.readouterr().err
+    assert "cohorts that continue from a checkpoint" in capsys.readouterr().err
     units = (tmp_path / "my results").glob("units/*/unit.json")
     assert 0 < max(json.loads(path.read_text())["resumed_at_step"] for path in units) < 200
     continued = load(tmp_path / "my results", list(uninterrupted.runs["run_id"]))
