@@ -52,9 +52,11 @@ class Damage:
         self.specs = {spec.run_id: spec for spec in open_experiment(str(victim.experiment)).specs("smoke")}
         self.intact = [unit.name for unit in units(self.store)]
         self.table = load(self.store)
-        cohort = next(ids for ids in started(self.store))
-        specs = [self.specs[run_id] for run_id in cohort]
-        self.checkpoints: Checkpoints = Terms(self.store).checkpoints(specs)
+        cohorts = [[self.specs[run_id] for run_id in run_ids] for run_ids in started(self.store)]
+        places = {Terms(self.store).checkpoints(specs): specs for specs in cohorts}
+        # A cohort that was stopped just after its start has one checkpoint only.
+        self.checkpoints: Checkpoints = max(places, key=lambda found: len(list(found.place.glob("[0-9]*"))))
+        specs = places[self.checkpoints]
         self.trainer = Trainer(specs[0].setting, torch.device("cpu"))
         self.files = sorted(
             [path for path in (self.store / "units").glob("[!.]*/*")]
