@@ -516,9 +516,9 @@ def test_a_failure_counts_until_all_of_its_runs_are_stored_or_one_is_tried_again
     prepare(tmp_path)
     a, b, c = ids(*"abc")
     both, other = note_failure(tmp_path, [a, b], "Traceback"), note_failure(tmp_path, [c], "Traceback")
-    assert set(failures(tmp_path, [a])) == {both, other}
-    assert failures(tmp_path, [a, b]) == [other]
+    assert set(failures(tmp_path, lambda: [a])) == {both, other}
+    assert failures(tmp_path, lambda: [a, b]) == [other]
     forget_failures(tmp_path, [b])
-    assert failures(tmp_path, []) == [other]
+    assert failures(tmp_path, lambda: []) == [other]
     assert both.exists() is False
     assert other.read_text().splitlines()[-1] == "Traceback"

@@ -67,7 +67,7 @@ def status(
     for path, run_ids in _asked(experiments, scale, imports) if experiments else [(str(out), None)]:
         count(path, run_ids)
     begun = sorted((out / "checkpoints").glob("[!.]*"))
-    for words, paths in (("started", begun), ("failed", failures(out, stored(out)))):
+    for words, paths in (("started", begun), ("failed", failures(out, lambda: stored(out)))):
         if paths:
             print(f"{len(paths)} cohort{'s' * (len(paths) > 1)} {words}: {', '.join(map(str, paths))}")
     return 0

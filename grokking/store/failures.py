@@ -1,7 +1,7 @@
 """Units that could not be trained: a file each, with the runs it names and the traceback."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from grokking.store.units import unit_name
@@ -15,10 +15,11 @@ def note_failure(folder: Path, run_ids: Sequence[str], text: str) -> Path:
     return path
 
 
-def failures(folder: Path, stored: Iterable[str]) -> list[Path]:
-    """Files of failures whose runs are not all stored by now."""
-    known = set(stored)
-    return [path for path, run_ids in _all(folder) if not run_ids or not run_ids <= known]
+def failures(folder: Path, stored: Callable[[], Iterable[str]]) -> list[Path]:
+    """Files of failures whose runs are not all stored by now; `stored` is asked only where there is one."""
+    found = _all(folder)
+    known = set(stored()) if found else set()
+    return [path for path, run_ids in found if not run_ids or not run_ids <= known]
 
 
 def forget_failures(folder: Path, run_ids: Iterable[str]) -> None:
