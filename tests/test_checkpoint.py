@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from tiny import TINY, runs
 
 from grokking.engine import checkpoint
-from grokking.engine.checkpoint import FILES, Checkpoints, check_resume, started
+from grokking.engine.checkpoint import FILES, Checkpoints, discard, started
 from grokking.engine.cohort import Trainer
 from grokking.engine.loop import begin
 from grokking.errors import BadInput, Interrupted, Notice, Unwritable
@@ -31,20 +32,7 @@ from grokking.store.sealed import read, seal
 from grokking.store.units import unit_name
 from grokking.study import plan
 
-TINY = {
-    "task.p": 7,
-    "model.width": 16,
-    "model.heads": 2,
-    "batch_size": 16,
-    "steps": 16,
-    "train_fraction": 0.5,
-    "evaluation.every": 4,
-}
 BUILT_IN = sorted(name for name, entry in optimizers.items() if entry.make.__module__.startswith("grokking."))
-
-
-def runs(seeds=2, **changed):
-    return [run_spec({**TINY, **{n.replace("__", "."): v for n, v in changed.items()}}, seed) for seed in range(seeds)]
 
 
 def folder_of(folder, specs):
@@ -416,12 +404,12 @@ def elsewhere(path):
     change(path, progress=lambda progress: {**progress, "execution": {**progress["execution"], **ELSEWHERE}})
 
 
-def refusal(folder, specs, resume="exact"):
+def refusal(folder, specs, any_execution=False):
     """The message with which both the training and the look before it refuse."""
     with pytest.raises(BadInput) as early:
-        Terms(folder).checkpoints(specs).refuse_unfit(resume)
+        Terms(folder).checkpoints(specs).refuse_unfit(any_execution)
     with pytest.raises(BadInput) as late:
-        train(folder, specs, resume=resume)
+        train(folder, specs, any_execution=any_execution)
     assert str(early.value) == str(late.value)
     assert kept(folder, specs) == [6, 10]  # a refused checkpoint is kept
     return str(late.value)
@@ -442,55 +430,51 @@ def test_a_checkpoint_of_another_machine_or_version_is_refused_with_a_line_for_e
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"null"])
 def test_a_damaged_checkpoint_is_not_refused_for_what_its_progress_says(interrupted, specs, content):
     (folder_of(interrupted, specs) / "000000010" / "progress.json").write_bytes(content)
-    Terms(interrupted).checkpoints(specs).refuse_unfit("exact")
+    Terms(interrupted).checkpoints(specs).refuse_unfit(False)
 
 
 def test_a_bit_flip_in_what_progress_says_of_the_machine_is_damage_and_no_other_machine(interrupted, specs):
     path = folder_of(interrupted, specs) / "000000010" / "progress.json"
     path.write_bytes(path.read_bytes().replace(b'"threads": 1', b'"threads": 3'))
-    Terms(interrupted).checkpoints(specs).refuse_unfit("exact")
+    Terms(interrupted).checkpoints(specs).refuse_unfit(False)
 
 
 def test_resume_anyway_continues_what_was_begun_elsewhere(interrupted, specs, undisturbed):
     for step in (6, 10):
         elsewhere(folder_of(interrupted, specs) / f"{step:09d}")
-    Terms(interrupted).checkpoints(specs).refuse_unfit("anyway")
-    train(interrupted, specs, resume="anyway")
+    Terms(interrupted).checkpoints(specs).refuse_unfit(True)
+    train(interrupted, specs, any_execution=True)
     assert resumed_at(interrupted, specs) == 10
     assert results(interrupted, specs) == undisturbed  # as in truth it was this machine
 
 
-@pytest.mark.parametrize("resume", ["exact", "anyway"])
-def test_a_checkpoint_of_other_runs_is_always_refused(interrupted, specs, resume):
+@pytest.mark.parametrize("any_execution", [False, True])
+def test_a_checkpoint_of_other_runs_is_always_refused(interrupted, specs, any_execution):
     def other(progress):
         progress["runs"][1]["hyper"]["optimizer.lr"] = 0.5
         return progress
 
     change(folder_of(interrupted, specs) / "000000010", progress=other)
-    message = refusal(interrupted, specs, resume)
+    message = refusal(interrupted, specs, any_execution)
     lr = dict(specs[1].hyper)["optimizer.lr"]
     assert f"  runs[1].hyper.optimizer.lr: 0.5 in the checkpoint, {lr} now" in message.splitlines()
 
 
-@pytest.mark.parametrize("resume", ["exact", "anyway"])
-def test_a_checkpoint_of_another_schema_is_always_refused(interrupted, specs, resume):
+@pytest.mark.parametrize("any_execution", [False, True])
+def test_a_checkpoint_of_another_schema_is_always_refused(interrupted, specs, any_execution):
     change(folder_of(interrupted, specs) / "000000010", progress=lambda progress: {**progress, "schema": 0})
-    assert "  schema: 0 in the checkpoint, 1 now" in refusal(interrupted, specs, resume)
+    assert "  schema: 0 in the checkpoint, 1 now" in refusal(interrupted, specs, any_execution)
 
 
-def test_resume_never_clears_and_trains_from_the_start(interrupted, specs, undisturbed):
-    elsewhere(folder_of(interrupted, specs) / "000000010")
-    Terms(interrupted).checkpoints(specs).refuse_unfit("never")
-    train(interrupted, specs, at=3, resume="never")
-    assert kept(interrupted, specs) == [3]
-    train(interrupted, specs, resume="never")
+def test_discard_removes_the_checkpoints_of_units_that_hold_one_of_these_runs(interrupted, specs, undisturbed):
+    others = runs(1, steps=12)
+    train(interrupted, others, at=4)
+    discard(interrupted, [specs[1].run_id])
+    assert kept(interrupted, specs) == []
+    assert kept(interrupted, others) == [4]
+    train(interrupted, specs)
     assert resumed_at(interrupted, specs) == 0
     assert results(interrupted, specs) == undisturbed
-
-
-def test_another_way_to_resume_is_refused():
-    with pytest.raises(BadInput, match="resume = 'maybe'; allowed: exact, anyway, never"):
-        check_resume("maybe")
 
 
 # --- when ---------------------------------------------------------------------------------------------------------

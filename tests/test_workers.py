@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import runs
 
 from grokking.engine.cohort import Trainer
 from grokking.errors import Interrupted, Unwritable
@@ -19,30 +20,12 @@ from grokking.execute.unit import Outcome, Terms
 from grokking.execute.workers import Worker
 from grokking.extensions import import_extension
 from grokking.optim import optimizers
-from grokking.runs import run_spec
 from grokking.store import load, prepare, stored, unit_name
 from grokking.study import total_steps
-
-TINY = {
-    "task.p": 7,
-    "model.width": 16,
-    "model.heads": 2,
-    "batch_size": 16,
-    "steps": 16,
-    "train_fraction": 0.5,
-    "evaluation.every": 4,
-}
 
 
 def failure_file(folder, specs):
     return folder / "failures" / f"{unit_name([spec.run_id for spec in specs])}.txt"
-
-
-def runs(seeds, **changed):
-    return [
-        run_spec({**TINY, **{name.replace("__", "."): value for name, value in changed.items()}}, seed)
-        for seed in range(seeds)
-    ]
 
 
 def tables(folder, specs):

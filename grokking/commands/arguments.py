@@ -1,5 +1,7 @@
 """Arguments that several commands share, and reading them."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -10,6 +12,38 @@ Files = Annotated[tuple[str, ...], tyro.conf.Positional]
 Set = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...")]
 Imports = Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE.py|MODULE ...")]
 MOST_SEEDS = 10_000
+RESUME = ("exact", "anyway", "never")
+
+
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+@dataclass(frozen=True)
+class Where:
+    """Where and how runs are trained, which is no part of what they are."""
+
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    out: Path = Path("results")
+    """folder of the results; what is stored there is not trained again"""
+    workers: int = 0
+    """worker processes; 0 is one per CPU core"""
+    checkpoint_every: float = 60.0
+    """seconds between checkpoints of a cohort (more, if they took over 5 % of the time); 0: only when stopped"""
+    resume: str = "exact"
+    """what to do with checkpoints: exact (continue; refuse those of another machine or PyTorch), anyway, never"""
+
+    def check(self) -> None:
+        """Raise `BadInput` where a value is not allowed."""
+        if self.workers < 0:
+            raise BadInput(f"workers = {self.workers}; allowed: integers from 0 on (0: one per CPU core)")
+        if not 0 <= self.checkpoint_every < float("inf"):
+            raise BadInput(
+                f"checkpoint_every = {self.checkpoint_every}; allowed: seconds from 0 on (0: only when stopped)"
+            )
+        if self.resume not in RESUME:
+            raise BadInput(f"resume = {self.resume!r}; allowed: {', '.join(RESUME)}")
+
+
+HERE = Where()
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from grokking.commands.arguments import Files, Imports, Set, parse_seeds
+from grokking.commands.arguments import HERE, Files, Imports, Set, Where, parse_seeds
 from grokking.errors import BadInput
 
 if TYPE_CHECKING:
@@ -23,11 +23,7 @@ def run(
     settings: Set = (),
     steps: int | None = None,
     imports: Imports = (),
-    device: str = "auto",
-    out: Path = Path("results"),
-    workers: int = 0,
-    checkpoint_every: float = 60.0,
-    resume: str = "exact",
+    where: Where = HERE,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> int:
     """Train runs of one setting and say when each of them generalised.
@@ -39,11 +35,7 @@ def run(
         settings: any setting by its dotted name, such as optimizer.lr=0.02 model.width=64 train_fraction=0.5.
         steps: the budget, short for --set steps=N.
         imports: your own tasks and optimizers: .py files or modules.
-        device: auto, cpu or cuda.
-        out: folder of the results; what is stored there is not trained again.
-        workers: worker processes; 0 is one per CPU core.
-        checkpoint_every: seconds between checkpoints of a cohort (more, if they took over 5 % of the time); 0: only when stopped.
-        resume: what to do with checkpoints: exact (continue; refuse those of another machine or version), anyway, never.
+        where: where, and how.
         as_json: one JSON object a line per run on stdout, and nothing else there.
     """
     from grokking.extensions import import_extensions
@@ -60,8 +52,8 @@ def run(
     if steps is not None:
         chosen["steps"] = steps
     specs = [run_spec(chosen, seed) for seed in parse_seeds(seeds)]
-    failed = train(specs, out, device, workers, checkpoint_every, resume, imports)
-    table = load(out, [spec.run_id for spec in specs], curves=False).runs
+    failed = train(specs, where, imports)
+    table = load(where.out, [spec.run_id for spec in specs], curves=False).runs
     for row in table.to_dict("records"):
         row = {str(name): None if _no_number(value) else value for name, value in row.items()}
         if as_json:
@@ -96,11 +88,7 @@ def sweep(
     /,
     scale: str = "laptop",
     imports: Imports = (),
-    device: str = "auto",
-    out: Path = Path("results"),
-    workers: int = 0,
-    checkpoint_every: float = 60.0,
-    resume: str = "exact",
+    where: Where = HERE,
     adopt: Path | None = None,
 ) -> int:
     """Train what is missing of one or more experiments.
@@ -109,11 +97,7 @@ def sweep(
         experiments: experiment files.
         scale: smoke, laptop or paper.
         imports: your own tasks and optimizers: .py files or modules.
-        device: auto, cpu or cuda.
-        out: folder of the results.
-        workers: worker processes; 0 is one per CPU core.
-        checkpoint_every: seconds between checkpoints of a cohort (more, if they took over 5 % of the time); 0: only when stopped.
-        resume: what to do with checkpoints: exact (continue; refuse those of another machine or version), anyway, never.
+        where: where, and how.
         adopt: folder of published runs tables; runs found there by run_id are taken as done.
     """
     from grokking.experiment import open_experiment
@@ -127,43 +111,31 @@ def sweep(
     opened = [open_experiment(path) for path in experiments]
     specs = [spec for experiment in opened for spec in experiment.specs(scale)]
     specs = [spec for spec in {spec.run_id: spec for spec in specs}.values() if spec.run_id not in known]
-    return train(specs, out, device, workers, checkpoint_every, resume, (*imports, *experiments))
+    return train(specs, where, (*imports, *experiments))
 
 
-def train(
-    specs: Sequence["RunSpec"],
-    out: Path,
-    device: str,
-    workers: int,
-    checkpoint_every: float,
-    resume: str,
-    imports: Sequence[str],
-) -> int:
+def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str]) -> int:
     """Train the runs that are not stored; 1 if something failed."""
-    from grokking.engine.checkpoint import check_resume, discard, started
+    from grokking.engine.checkpoint import discard, started
     from grokking.execute.local import WIDTH, choose_device, execute
     from grokking.execute.unit import Terms
     from grokking.store import prepare, set_aside_damaged, stored
     from grokking.study import plan, total_steps
 
-    if workers < 0:
-        raise BadInput(f"workers = {workers}; allowed: integers from 0 on (0: one per CPU core)")
-    if not 0 <= checkpoint_every < float("inf"):
-        raise BadInput(f"checkpoint_every = {checkpoint_every}; allowed: seconds from 0 on (0: only when stopped)")
-    check_resume(resume)
+    where.check()
+    out, workers = where.out, where.workers or _cores()
     # What "never" means is done once, below: a unit that is tried again does continue from its own checkpoint.
-    terms = Terms(out, choose_device(device), checkpoint_every, "anyway" if resume == "anyway" else "exact")
-    workers = workers or _cores()
+    terms = Terms(out, choose_device(where.device), where.checkpoint_every, any_execution=where.resume == "anyway")
     prepare(out)
     set_aside_damaged(out)
     known = stored(out)
     missing = [spec for spec in specs if spec.run_id not in known]
-    if resume == "never":
+    if where.resume == "never":
         discard(out, [spec.run_id for spec in missing])
     cohorts = plan(missing, WIDTH, workers, started(out))
     continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts)
     for cohort in cohorts:
-        terms.checkpoints(cohort).refuse_unfit(terms.resume)
+        terms.checkpoints(cohort).refuse_unfit(terms.any_execution)
     print(
         f"grokking: {len(missing)} of {len(specs)} runs to train on {terms.device}, at most {total_steps(missing):,} steps"
         + (f"; cohorts that continue from a checkpoint: {continued}" if continued else ""),

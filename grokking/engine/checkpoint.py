@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -25,7 +25,6 @@ from grokking.runs import RunSpec
 from grokking.store.sealed import Damaged, check, clear_abandoned, read, seal, set_aside
 from grokking.store.units import METRICS, unit_name
 
-Resume = Literal["exact", "anyway", "never"]
 FILES = ("cohort.safetensors", "progress.json")
 SCHEMA = 1  # raised when what a checkpoint holds changes
 KEPT = 2  # the last, and the one before in case the last is damaged
@@ -75,16 +74,16 @@ class Checkpoints:
             raise Unwritable(f"cannot write {str(self.place)!r}: {error.strerror or error}") from error
         seal(self.place / name, files, accept=_opened)
 
-    def latest(self, trainer: Trainer, resume: Resume = "exact") -> tuple[Training, float] | None:
-        """The unit as last saved, and its seconds so far; None where nothing was, or with `resume` "never".
+    def latest(self, trainer: Trainer, any_execution: bool = False) -> tuple[Training, float] | None:
+        """The unit as last saved, and its seconds so far; None where nothing was.
 
-        A damaged checkpoint is a `Notice`, and the one before it is taken. One of other runs, versions or (unless
-        `resume` is "anyway") another execution is refused with `BadInput`.
+        A damaged checkpoint is a `Notice`, and the one before it is taken. One of other runs or versions, or (unless
+        `any_execution`) of another execution, is refused with `BadInput`.
         """
-        for path in reversed(_steps(self.place) if resume != "never" else []):
+        for path in reversed(_steps(self.place)):
             try:
                 progress, tensors = _opened(read(path))
-                self._compare(path, progress, resume)
+                self._compare(path, progress, any_execution)
                 unit, self.history = _restored(self.specs, progress, tensors, trainer), list(progress["history"])
                 return unit, float(progress["seconds"])
             except BadInput:
@@ -95,11 +94,11 @@ class Checkpoints:
                     set_aside(path)
         return None
 
-    def refuse_unfit(self, resume: Resume) -> None:
+    def refuse_unfit(self, any_execution: bool) -> None:
         """Raise `BadInput` now where `latest` would, before any work; damage is left to `latest`, which survives it."""
-        for path in reversed(_steps(self.place) if resume != "never" else []):
+        for path in reversed(_steps(self.place)):
             try:
-                return self._compare(path, _opened(read(path))[0], resume)
+                return self._compare(path, _described(read(path)), any_execution)
             except OSError as error:
                 raise BadInput(
                     f"cannot read the checkpoint {path}: {error.strerror or error}; make it readable"
@@ -123,11 +122,11 @@ class Checkpoints:
         runs = [spec.description() for spec in self.specs]
         return {"schema": SCHEMA, "execution": self.execution, "runs": runs}
 
-    def _compare(self, path: Path, progress: Mapping[str, Any], resume: Resume) -> None:
+    def _compare(self, path: Path, progress: Mapping[str, Any], any_execution: bool) -> None:
         """Refuse, line by line, what was saved by other runs or elsewhere."""
         ours = json.loads(json.dumps(self._identity()))
         saved = {name: progress.get(name) for name in ours}
-        if resume == "anyway":
+        if any_execution:
             ours.pop("execution"), saved.pop("execution")
         if lines := _differences(saved, ours):
             raise BadInput(
@@ -169,21 +168,23 @@ def _steps(folder: Path) -> list[Path]:
 
 def _opened(content: Mapping[str, bytes]) -> tuple[dict[str, Any], Tensors]:
     """What the files of a checkpoint say; raises `Damaged` where they are none."""
+    progress = _described(content)
+    try:
+        return progress, safetensors.torch.load(content["cohort.safetensors"])
+    except (ValueError, SafetensorError) as error:
+        raise Damaged(str(error)) from None
+
+
+def _described(content: Mapping[str, bytes]) -> dict[str, Any]:
+    """What the checkpoint says of itself, its tensors left alone."""
     check(content, FILES)
     try:
-        progress, tensors = json.loads(content["progress.json"]), safetensors.torch.load(content["cohort.safetensors"])
-    except (ValueError, RecursionError, SafetensorError) as error:
+        progress = json.loads(content["progress.json"])
+    except (ValueError, RecursionError) as error:
         raise Damaged(str(error)) from None
     if not isinstance(progress, dict):
         raise Damaged("progress.json is not what this package writes")
-    return progress, tensors
-
-
-def check_resume(resume: str) -> Resume:
-    """`resume`, or `BadInput` where it is no way to treat checkpoints."""
-    if resume not in get_args(Resume):
-        raise BadInput(f"resume = {resume!r}; allowed: {', '.join(get_args(Resume))}")
-    return cast(Resume, resume)
+    return progress
 
 
 def _tensors(cohort: Cohort) -> Tensors:

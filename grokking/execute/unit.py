@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from grokking.engine.checkpoint import Checkpoints, Resume
+from grokking.engine.checkpoint import Checkpoints
 from grokking.engine.cohort import Trainer
 from grokking.engine.loop import Record, begin, training
 from grokking.errors import Notice, Unwritable
@@ -32,7 +32,7 @@ class Terms:
     folder: Path
     device: str = "cpu"
     checkpoint_every: float = 60.0  # seconds; 0: only when stopped
-    resume: Resume = "exact"
+    any_execution: bool = False  # continue checkpoints that were made elsewhere, too
 
     def execution(self) -> dict[str, object]:
         """What bits are known to depend on beside the runs themselves."""
@@ -81,7 +81,7 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
     began = time.perf_counter()
     trainer = Trainer(specs[0].setting, torch.device(terms.device))
     checkpoints = terms.checkpoints(specs)
-    unit, earlier = checkpoints.latest(trainer, terms.resume) or (begin(specs, trainer), 0.0)
+    unit, earlier = checkpoints.latest(trainer, terms.any_execution) or (begin(specs, trainer), 0.0)
     stop.check()
     resumed_at = before = unit.cohort.step
     report(*_done_before(unit.records, before), False)

@@ -5,10 +5,11 @@ from, `failures/` tracebacks, and `index.json` what is known of the units alread
 merge by copying the directories of one's `units/` into the other's.
 """
 
+from grokking.store.folder import prepare
 from grokking.store.index import Unit, Verify, check_verify, set_aside_damaged, stored, units
 from grokking.store.published import Source, adopted
 from grokking.store.tables import Results, load
-from grokking.store.units import METRICS, SCHEMA, STEP_COLUMNS, prepare, read_runs, unit_name, write_unit
+from grokking.store.units import METRICS, SCHEMA, STEP_COLUMNS, read_runs, unit_name, write_unit
 
 __all__ = [
     "METRICS",

@@ -44,7 +44,8 @@ Content = Mapping[str, bytes]  # file name → bytes
 def seal(directory: Path, files: Content, accept: Callable[[Content], object] = lambda content: None) -> None:
     """Put `files` into place as `directory`, or raise `Unwritable` and leave nothing half-written; its parent has to exist.
 
-    Written to a temporary sibling, synced to disk, then renamed. If an intact `directory` is there already, or somebody
+    Written to a temporary sibling, synced to disk, then renamed, and the rename synced: if only that last fails, the whole
+    directory is in place and `Unwritable` is raised nevertheless, as a power failure might take it away. If an intact `directory` is there already, or somebody
     else puts one there first, that one stands. A damaged one, or one that `accept` finds `Damaged`, is moved aside.
     """
     temporary = temporary_beside(directory)

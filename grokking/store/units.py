@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,8 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grokking.errors import BadInput
-from grokking.store.sealed import Damaged, check, clear_abandoned, seal
+from grokking.store.sealed import Damaged, check, seal
 
 SCHEMA = 2  # raised when the files change; a unit of another schema is left out, with a sentence
 FILES = ("runs.csv", "curves.npy", "unit.json")
@@ -29,22 +27,6 @@ STEP_COLUMNS = (
     "delay",
     "diverged_at",
 )
-
-
-def prepare(folder: Path) -> None:
-    """Create the store, or say in one sentence why nothing can be written there."""
-    probe = folder / "units" / f".probe-{uuid.uuid4().hex}"
-    try:
-        for part in ("units", "checkpoints", "failures"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise BadInput(
-            f"cannot write results to {str(folder)!r}: {error.strerror or error}; name a writable folder"
-        ) from None
-    clear_abandoned(folder)
-    clear_abandoned(folder / "units")
 
 
 def unit_name(run_ids: Sequence[str], *results: bytes) -> str:

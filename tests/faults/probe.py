@@ -74,8 +74,8 @@ def save(self, unit, seconds):
     log("due", self.place.name, round(1000 * (self.ready - time.monotonic())))
 
 
-def latest(self, trainer, resume="exact"):
-    found = _latest(self, trainer, resume)
+def latest(self, trainer, any_execution=False):
+    found = _latest(self, trainer, any_execution)
     _unit["name"] = self.place.name
     log("resumed", self.place.name, found[0].cohort.step if found else 0)
     log("due", self.place.name, round(1000 * (self.ready - time.monotonic())))
