@@ -4,6 +4,7 @@ from typing import Any
 
 import tyro
 
+from grokking.commands.check import selfcheck
 from grokking.commands.draw import draw
 from grokking.commands.look import export, list_, status
 from grokking.commands.train import run, sweep
@@ -20,6 +21,7 @@ def command_line(arguments: list[str]) -> int:
         "draw": draw,
         "status": status,
         "export": export,
+        "selfcheck": selfcheck,
     }
     return int(
         subcommand_cli_from_dict(

@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 import torch
 
 from grokking.errors import BadInput
+from grokking.later import LATER
 from grokking.losses import losses
 from grokking.models import models
 from grokking.optim import Numbers, State, optimizers
@@ -41,7 +42,9 @@ DEFAULTS: dict[str, Scalar] = {
     "linger": 0.5,
     "evaluation.every": 10,
     "evaluation.growth": 0.05,
+    "precision": "fp32",
 }
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class RunSpec:
     def description(self) -> dict[str, object]:
         """The complete description as plain JSON values."""
         return {
-            "setting": dict(self.setting.values),
+            "setting": _without_later(self.setting.by_name),
             "versions": dict(self.setting.versions),
             "hyper": dict(self.hyper),
             "seed": self.seed,
@@ -140,11 +143,12 @@ class RunSpec:
 
     def row(self) -> dict[str, Scalar]:
         """All settings of the run by dotted name, the seed and the run_id: the left part of the runs table."""
-        return {
-            "run_id": self.run_id,
-            **dict(sorted({**self.setting.by_name, **dict(self.hyper)}.items())),
-            "seed": self.seed,
-        }
+        settings = {**_without_later(self.setting.by_name), **dict(self.hyper)}
+        return {"run_id": self.run_id, **dict(sorted(settings.items())), "seed": self.seed}
+
+
+def _without_later(settings: Settings) -> dict[str, Scalar]:
+    return {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
 
 
 def run_spec(settings: Settings, seed: int) -> RunSpec:
@@ -217,6 +221,8 @@ def _check_setting(setting: Setting) -> None:
     for name in ("linger", "evaluation.growth"):
         if not 0 <= setting.number(name) < math.inf:
             raise BadInput(f"{name} = {setting.by_name[name]}; allowed: finite numbers from 0 on")
+    if setting.by_name["precision"] not in PRECISIONS:
+        raise BadInput(f"precision = {setting.by_name['precision']!r}; allowed: {', '.join(PRECISIONS)}")
     if not 0 < setting.number("threshold") <= 1:
         raise BadInput(f"threshold = {setting.by_name['threshold']}; allowed: above 0, up to 1")
     if not 0 < setting.number("train_fraction") < 1:

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from grokking.registry import Scalar
@@ -35,9 +36,15 @@ def grid(**axes: Sequence[Scalar]) -> list[Settings]:
 
 
 def plan(
-    specs: Sequence[RunSpec], width: int, workers: int = 1, started: Iterable[Sequence[str]] = ()
+    specs: Sequence[RunSpec],
+    width: int,
+    workers: int = 1,
+    started: Iterable[Sequence[str]] = (),
+    fitting: Callable[[RunSpec], int] = lambda spec: sys.maxsize,
 ) -> list[list[RunSpec]]:
     """Cohorts of runs with one setting, at most `width` wide, and at least `workers` of them where runs suffice.
+
+    `fitting` says how many runs like this one fit into memory side by side.
 
     Units that were `started` (their run_ids), and of which all runs are among these, come first and as they were: they
     continue from their checkpoints. Of the others, neighbours (the seeds of one arm) stay together, as they tend to end
@@ -51,7 +58,7 @@ def plan(
     by_setting: dict[Setting, list[RunSpec]] = {}
     for spec in by_id.values():
         by_setting.setdefault(spec.setting, []).append(spec)
-    parts = {setting: math.ceil(len(group) / width) for setting, group in by_setting.items()}
+    parts = {setting: math.ceil(len(group) / min(width, fitting(group[0]))) for setting, group in by_setting.items()}
     while sum(parts.values()) < min(workers - len(cohorts), len(by_id)):
         parts[max(parts, key=lambda setting: len(by_setting[setting]) / parts[setting])] += 1
     for setting, group in by_setting.items():

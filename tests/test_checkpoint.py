@@ -17,8 +17,8 @@ from tiny import TINY, runs
 
 from grokking.engine import checkpoint
 from grokking.engine.checkpoint import FILES, Checkpoints, discard, started
-from grokking.engine.cohort import Trainer
 from grokking.engine.loop import begin
+from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput, Interrupted, Notice, Unwritable
 from grokking.execute.local import execute
 from grokking.execute.signals import Stop
@@ -49,8 +49,8 @@ def train(folder, specs, at=None, between=None, **terms):
     prepare(folder)
     stop, advance = Stop(), Trainer.advance
 
-    def step(self, cohort):
-        advance(self, cohort)
+    def step(self, cohort, most):
+        advance(self, cohort, most)
         if cohort.step == at:
             stop.code = 143
         if between is not None:
@@ -318,13 +318,14 @@ DAMAGE = {
     "lacks a weight": without(WEIGHT),
     "lacks state": without("state/embedding.weight/mean"),
     "lacks finite": without("finite"),
+    "lacks frozen_at": without("frozen_at"),
     "adds a tensor": lambda path: change(path, tensors=lambda tensors: {**tensors, "more": torch.zeros(1)}),
     "another dtype": lambda path: change(path, tensors=lambda t: {**t, WEIGHT: t[WEIGHT].double()}),
     "another shape": lambda path: change(path, tensors=lambda t: {**t, WEIGHT: t[WEIGHT][:, 1:].contiguous()}),
     "another width": lambda path: change(path, tensors=lambda t: {**t, "finite": t["finite"][:1].contiguous()}),
     "not safetensors": lambda path: reseal(path, {**read(path), "cohort.safetensors": b"\xff" * 100}),
     "not JSON": lambda path: reseal(path, {**read(path), "progress.json": b"\xff{"}),
-    **{f"lacks {key}": lacking(key) for key in ("step", "going", "diverged_at", "records", "seconds")},
+    **{f"lacks {key}": lacking(key) for key in ("step", "going", "records", "seconds")},
     "no records": with_progress(records=[]),
     "records of nothing": with_progress(records=None),
     "runs unknown": with_progress(going=["0" * 16]),
@@ -463,7 +464,7 @@ def test_a_checkpoint_of_other_runs_is_always_refused(interrupted, specs, any_ex
 @pytest.mark.parametrize("any_execution", [False, True])
 def test_a_checkpoint_of_another_schema_is_always_refused(interrupted, specs, any_execution):
     change(folder_of(interrupted, specs) / "000000010", progress=lambda progress: {**progress, "schema": 0})
-    assert "  schema: 0 in the checkpoint, 1 now" in refusal(interrupted, specs, any_execution)
+    assert "  schema: 0 in the checkpoint, 2 now" in refusal(interrupted, specs, any_execution)
 
 
 def test_discard_removes_the_checkpoints_of_units_that_hold_one_of_these_runs(interrupted, specs, undisturbed):

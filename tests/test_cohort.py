@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from grokking.engine.batches import Batches
-from grokking.engine.cohort import TRAIN_ROWS, Trainer, not_alone, start
+from grokking.engine.cohort import power_of_two, start
 from grokking.engine.evaluation_grid import evaluation_steps
 from grokking.engine.loop import begin, training
+from grokking.engine.trainer import TRAIN_ROWS, Trainer
 from grokking.models import models
 from grokking.models.parts import ACTIVATIONS
 from grokking.optim import optimizers
@@ -141,7 +142,17 @@ def test_a_lone_run_trains_beside_a_copy_of_itself_from_its_start_or_when_its_ma
     assert left.specs == specs[1:] * 2
     assert left.finite.shape == (2,)
     assert left.keep([0, 1]).specs == left.specs
-    assert not_alone(specs[:1], torch.device("cuda")) == specs[:1]
+
+
+def test_on_cuda_a_cohort_takes_a_power_of_two_of_places_and_copies_fill_it():
+    specs = [spec(seed) for seed in range(5)]
+    cohort = start(specs, CPU, slots=power_of_two)
+    assert cohort.specs == [*specs, *specs[4:] * 3]
+    for going, places in (((0, 1, 2, 3, 4), 8), ((1, 2, 4), 4), ((3,), 1)):
+        assert cohort.keep(list(going)).specs == [specs[run] for run in going] + [specs[going[-1]]] * (
+            places - len(going)
+        )
+    assert [power_of_two(runs) for runs in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
 
 
 @pytest.mark.parametrize(
@@ -178,9 +189,8 @@ def dotted(changed):
 def test_dropout_takes_part_and_differs_between_seeds_and_steps():
     specs = [spec(0, model__dropout=0.3), spec(1, model__dropout=0.3)]
     trainer, cohort = Trainer(specs[0].setting, CPU), start(specs, CPU)
-    keys = [trainer.noise(cohort)]
+    keys = [trainer.noise(cohort.seeds, torch.tensor(step)) for step in (1, 2)]
     trainer.advance(cohort)
-    keys.append(trainer.noise(cohort))
     drawn = [int(key) for noise in keys for key in next(iter(noise.values()))]
     assert len(set(drawn)) == 4
     _, dry = trained([spec(0)], 1)
@@ -263,9 +273,11 @@ def test_one_non_finite_gradient_entry_is_enough_although_the_loss_is_finite(mon
     specs = varied(3)
     gradients = Trainer.gradients
 
-    def spoiled(self, cohort, tokens, labels):
-        found, loss = gradients(self, cohort, tokens, labels)
-        if cohort.step == 4:
+    steps = iter(range(1, 100))
+
+    def spoiled(self, weights, *given):
+        found, loss = gradients(self, weights, *given)
+        if len(loss) == 3 and next(steps) == 5:
             found["blocks.0.attention.key.weight"][2, 3, 5] = math.nan
         return found, loss
 
@@ -378,7 +390,9 @@ def test_a_run_ends_when_it_has_sustained_and_is_not_trained_further(scripted):
 def test_the_loop_makes_no_update_after_the_last_run_ended(scripted, monkeypatch):
     updates = []
     advance = Trainer.advance
-    monkeypatch.setattr(Trainer, "advance", lambda self, cohort: (updates.append(cohort.step), advance(self, cohort)))
+    monkeypatch.setattr(
+        Trainer, "advance", lambda self, cohort, most: (updates.append(cohort.step), advance(self, cohort, most))
+    )
     scripted |= {0: lambda step: 1.0, 1: lambda step: 1.0}
     snapshots = list(trained_from_start([spec(0), spec(1)], CPU))
     assert [snapshot.step for snapshot in snapshots] == [10, 20]
@@ -566,7 +580,7 @@ def test_the_cohort_agrees_with_an_ordinary_loop_on_torch_optim(optimizer):
     for _ in range(20):
         rows = trainer.batch(cohort)
         trainer.model.train()
-        losses.append(trainer.gradients(cohort, trainer.tokens[rows], trainer.labels[rows])[1].tolist())
+        losses.append(trainer.gradients(cohort.weights, {}, trainer.tokens[rows], trainer.labels[rows])[1].tolist())
         trainer.advance(cohort)
     for run, one in enumerate(specs):
         weights, expected = reference(one, 20)
@@ -590,9 +604,9 @@ def test_every_run_gets_its_own_gradient_from_its_own_batch():
     specs = [spec(seed) for seed in range(3)]
     trainer, cohort = Trainer(specs[0].setting, CPU), start(specs, CPU, torch.float64)
     rows = trainer.batch(cohort)
-    together, _ = trainer.gradients(cohort, trainer.tokens[rows], trainer.labels[rows])
+    together, _ = trainer.gradients(cohort.weights, {}, trainer.tokens[rows], trainer.labels[rows])
     for run in range(3):
         own = rows[[run, run]]  # beside a copy of itself
-        alone, _ = trainer.gradients(cohort.keep([run]), trainer.tokens[own], trainer.labels[own])
+        alone, _ = trainer.gradients(cohort.keep([run]).weights, {}, trainer.tokens[own], trainer.labels[own])
         assert [name for name in together if not equal(together[name][run], alone[name][0])] == []
         assert not equal(together["head.weight"][run], together["head.weight"][run - 1])

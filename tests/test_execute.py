@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grokking.engine.cohort import Trainer
 from grokking.engine.evaluation_grid import evaluation_steps
 from grokking.engine.loop import Record
+from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.execute.local import choose_device, execute
 from grokking.execute.progress import Progress
@@ -129,10 +129,10 @@ def test_two_workers_give_the_same_bytes_and_survive_a_cohort_that_fails(
 def test_a_cohort_that_fails_is_reported_and_the_others_are_stored(tmp_path, monkeypatch):
     advance = Trainer.advance
 
-    def breaks(self, cohort):
+    def breaks(self, cohort, most):
         if cohort.step >= 20 and cohort.specs[0].seed == 1:
             raise RuntimeError("out of luck at step 20")
-        advance(self, cohort)
+        advance(self, cohort, most)
 
     monkeypatch.setattr(Trainer, "advance", breaks)
     cohorts = plan([run_spec({**TINY, "steps": 30}, seed) for seed in range(3)], 1)

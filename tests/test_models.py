@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call, grad, vmap
 
-from grokking.engine.cohort import Trainer, start
+from grokking.engine.cohort import start
+from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.models import models
 from grokking.models.parts import ACTIVATIONS, Dropout, Norm, mix, rotate
@@ -376,7 +377,7 @@ def keys(seeds, step):
     specs = [run_spec({**SMALL, "model.dropout": 0.3}, seed) for seed in seeds]
     trainer, cohort = Trainer(specs[0].setting, CPU), start(specs, CPU)
     cohort.step = step
-    noise = trainer.noise(cohort)
+    noise = trainer.noise(cohort.seeds, torch.tensor(cohort.step + 1))
     assert sorted(noise) == sorted(f"blocks.0.{at}dropout.key" for at in ("mlp.", "attention_", "mlp_"))
     return next(iter(noise.values()))
 

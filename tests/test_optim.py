@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grokking.engine.cohort import Trainer, start
+from grokking.engine.cohort import start
+from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.models import models
 from grokking.optim import Numbers, State, optimizer, optimizers, zeros
@@ -236,7 +237,9 @@ def test_a_rule_and_its_numbers_are_registered_and_run_by_name():
 
         specs = [run_spec(arm("sign_descent", damping=damping), 3) for damping in (2.0, 5.0)]
         trainer, cohort = Trainer(specs[0].setting, CPU), start(specs, CPU, dtype=torch.float64)
-        gradients, _ = trainer.gradients(cohort, *(x[trainer.batch(cohort)] for x in (trainer.tokens, trainer.labels)))
+        gradients, _ = trainer.gradients(
+            cohort.weights, {}, *(x[trainer.batch(cohort)] for x in (trainer.tokens, trainer.labels))
+        )
         before = cohort.weights["head.weight"]
         trainer.advance(cohort)
         step = torch.tensor([0.25, 0.1], dtype=torch.float64)[:, None, None] * gradients["head.weight"].sign()

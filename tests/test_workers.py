@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import runs
 
-from grokking.engine.cohort import Trainer
+from grokking.engine.trainer import Trainer
 from grokking.errors import Interrupted, Unwritable
 from grokking.execute import local, unit
 from grokking.execute.local import Job, Jobs, execute
@@ -235,12 +235,12 @@ def memory_for(width, error, monkeypatch):
     """From step 3 on, wider cohorts have too little memory; returns the widths that were begun."""
     begun, advance = [], Trainer.advance
 
-    def limited(self, cohort):
+    def limited(self, cohort, most):
         if cohort.step == 0:
             begun.append(len(cohort.specs))
         if cohort.step >= 3 and len(cohort.specs) > width:
             raise error
-        advance(self, cohort)
+        advance(self, cohort, most)
 
     monkeypatch.setattr(Trainer, "advance", limited)
     return begun
@@ -304,8 +304,8 @@ def test_a_signal_saves_the_cohort_at_a_step_boundary_and_the_next_sweep_continu
 ):
     advance = Trainer.advance
 
-    def hit(self, cohort):
-        advance(self, cohort)
+    def hit(self, cohort, most):
+        advance(self, cohort, most)
         if cohort.step == 6:
             os.kill(os.getpid(), number)
 

@@ -26,6 +26,8 @@ class Where:
     """folder of the results; what is stored there is not trained again"""
     workers: int = 0
     """worker processes; 0 is one per CPU core"""
+    compile: bool = False
+    """compile the step of each setting: half a minute each, then faster; other bits than without"""
     checkpoint_every: float = 60.0
     """seconds between checkpoints of a cohort (more, if they took over 5 % of the time); 0: only when stopped"""
     resume: str = "exact"

@@ -116,8 +116,12 @@ def sweep(
 
 def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str]) -> int:
     """Train the runs that are not stored; 1 if something failed."""
+    import torch
+
+    from grokking.engine.capture import check_compiler
     from grokking.engine.checkpoint import discard, started
-    from grokking.execute.local import WIDTH, choose_device, execute
+    from grokking.engine.memory import fitting, free_memory
+    from grokking.execute.local import choose_device, execute, widest
     from grokking.execute.unit import Terms
     from grokking.store import prepare, set_aside_damaged, stored
     from grokking.study import plan, total_steps
@@ -125,14 +129,23 @@ def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str]) -> i
     where.check()
     out, workers = where.out, where.workers or _cores()
     # What "never" means is done once, below: a unit that is tried again does continue from its own checkpoint.
-    terms = Terms(out, choose_device(where.device), where.checkpoint_every, any_execution=where.resume == "anyway")
+    terms = Terms(
+        out, choose_device(where.device), where.compile, where.checkpoint_every, any_execution=where.resume == "anyway"
+    )
+    if terms.device == "cpu" and any(spec.setting.by_name["precision"] == "tf32" for spec in specs):
+        raise BadInput("precision = 'tf32' exists on CUDA alone; allowed on a CPU: fp32, bf16")
+    if where.compile:
+        check_compiler()
     prepare(out)
     set_aside_damaged(out)
     known = stored(out)
     missing = [spec for spec in specs if spec.run_id not in known]
     if where.resume == "never":
         discard(out, [spec.run_id for spec in missing])
-    cohorts = plan(missing, WIDTH, workers, started(out))
+    free = free_memory(torch.device(terms.device)) / (1 if terms.device == "cuda" else workers)
+    cohorts = plan(
+        missing, widest(terms.device, terms.compile), workers, started(out), lambda spec: fitting(spec, free)
+    )
     continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts)
     for cohort in cohorts:
         terms.checkpoints(cohort).refuse_unfit(terms.any_execution)

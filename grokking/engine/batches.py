@@ -18,12 +18,16 @@ class Batches:
 
     def at(self, step: int) -> NDArray[np.int64]:
         """Positions in the training set [batch] of the batch at `step`, counted from 0."""
-        start, stop = step * self.size, (step + 1) * self.size
+        return self.between(step, step + 1)[0]
+
+    def between(self, first: int, last: int) -> NDArray[np.int64]:
+        """Positions in the training set [step, batch] of the batches at steps `first` … `last` - 1."""
+        start, stop = first * self.size, last * self.size
         passes = range(start // self.examples, (stop - 1) // self.examples + 1)
         self._passes = {number: self._pass(number) for number in passes}
         joined = np.concatenate(list(self._passes.values()))
         offset = start - passes.start * self.examples
-        return joined[offset : offset + self.size]
+        return joined[offset : offset + stop - start].reshape(-1, self.size)
 
     def _pass(self, number: int) -> NDArray[np.int64]:
         if number in self._passes:

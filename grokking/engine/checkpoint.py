@@ -18,15 +18,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from grokking.engine.cohort import Cohort, Tensors, Trainer
+from grokking.engine.cohort import Cohort, Moving, Tensors
 from grokking.engine.loop import Training, begin
+from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput, Notice, Unwritable
 from grokking.runs import RunSpec
 from grokking.store.sealed import Damaged, check, clear_abandoned, read, seal, set_aside
 from grokking.store.units import METRICS, unit_name
 
 FILES = ("cohort.safetensors", "progress.json")
-SCHEMA = 1  # raised when what a checkpoint holds changes
+SCHEMA = 2  # raised when what a checkpoint holds changes
 KEPT = 2  # the last, and the one before in case the last is damaged
 SHARE = 0.05  # of the time at most goes into checkpoints
 
@@ -190,18 +191,16 @@ def _described(content: Mapping[str, bytes]) -> dict[str, Any]:
 def _tensors(cohort: Cohort) -> Tensors:
     named = {f"weights/{name}": w for name, w in cohort.weights.items()}
     named |= {f"state/{name}/{slot}": s for name, slots in cohort.state.items() for slot, s in slots.items()}
+    named |= {"finite": cohort.moving.finite, "frozen_at": cohort.moving.frozen_at}
     # Copies: safetensors refuses tensors that share memory, which a rule's state may.
-    return {
-        name: t.clone(memory_format=torch.contiguous_format) for name, t in {**named, "finite": cohort.finite}.items()
-    }
+    return {name: t.clone(memory_format=torch.contiguous_format) for name, t in named.items()}
 
 
 def _progress(unit: Training) -> dict[str, Any]:
     return {
         "step": unit.cohort.step,
         "run_ids": [record.spec.run_id for record in unit.records],
-        "going": [spec.run_id for spec in unit.cohort.specs],
-        "diverged_at": unit.cohort.diverged_at,
+        "going": [record.spec.run_id for record in unit.going()],
         "records": [[record.steps, record.curves, record.diverged_at] for record in unit.records],
     }
 
@@ -225,13 +224,15 @@ def _restored(specs: Sequence[RunSpec], progress: Mapping[str, Any], tensors: Te
         return tensor.to(trainer.device).clone()  # in memory of its own, aligned as if it had been computed here
 
     cohort.step = int(progress["step"])
-    cohort.diverged_at = progress["diverged_at"]
-    cohort.weights = {name: saved_as(f"weights/{name}", w) for name, w in cohort.weights.items()}
-    cohort.state = {
-        name: {slot: saved_as(f"state/{name}/{slot}", s) for slot, s in slots.items()}
-        for name, slots in cohort.state.items()
-    }
-    cohort.finite = saved_as("finite", cohort.finite)
+    cohort.moving = Moving(
+        {name: saved_as(f"weights/{name}", w) for name, w in cohort.weights.items()},
+        {
+            name: {slot: saved_as(f"state/{name}/{slot}", s) for slot, s in slots.items()}
+            for name, slots in cohort.state.items()
+        },
+        saved_as("finite", cohort.moving.finite),
+        saved_as("frozen_at", cohort.moving.frozen_at),
+    )
     unit.cohort = cohort
     return unit
 

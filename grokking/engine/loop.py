@@ -1,13 +1,15 @@
 """The training loop: steps, evaluations, and the end of each run."""
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from grokking.engine.cohort import Cohort, Trainer, start
+from grokking.engine.cohort import Cohort, start
 from grokking.engine.evaluation_grid import evaluation_steps
+from grokking.engine.trainer import Trainer
 from grokking.onset import Onset, onset, outcome
 from grokking.runs import RunSpec
 from grokking.store import METRICS
@@ -53,6 +55,7 @@ class Training:
 
     records: list[Record]  # of every run of the unit, in its order
     cohort: Cohort  # the runs that still train
+    evaluating: float = 0.0  # seconds spent on evaluations by this process
 
     def going(self) -> list[Record]:
         """Records of the runs in the cohort, in its order."""
@@ -78,7 +81,9 @@ def begin(specs: Sequence[RunSpec], trainer: Trainer) -> Training:
     """Runs of one setting before their first step."""
     examples = len(trainer.split(specs[0].seed)[0])
     batch_size = min(specs[0].setting.integer("batch_size"), examples)
-    return Training([Record(spec, batch_size, examples) for spec in specs], start(specs, trainer.device))
+    return Training(
+        [Record(spec, batch_size, examples) for spec in specs], start(specs, trainer.device, slots=trainer.slots)
+    )
 
 
 def training(unit: Training, trainer: Trainer, boundary: Callable[[], None] = lambda: None) -> Iterator[Snapshot]:
@@ -95,9 +100,11 @@ def training(unit: Training, trainer: Trainer, boundary: Callable[[], None] = la
         if step <= seen:
             continue
         while unit.cohort.step < step:
-            trainer.advance(unit.cohort)
+            trainer.advance(unit.cohort, step - unit.cohort.step)
             boundary()
+        began = time.perf_counter()
         metrics, records = trainer.evaluate(unit.cohort), unit.going()
+        unit.evaluating += time.perf_counter() - began
         for run, record in enumerate(records):
             record.steps.append(step)
             record.diverged_at = unit.cohort.diverged_at[run]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from grokking.engine.cohort import COMPILED
 from grokking.errors import BadInput, Interrupted, Notice, Unwritable
 from grokking.execute.progress import Progress
 from grokking.execute.signals import Stop, stoppable
@@ -20,13 +21,17 @@ from grokking.execute.workers import Worker, anything_said
 from grokking.runs import RunSpec
 from grokking.store.failures import forget_failures, note_failure
 
-WIDTH = 8  # runs side by side on a CPU: beyond that the activations of a step leave the caches
 GRACE = 3.0  # seconds for workers to reach a step boundary and save; a process is to be gone within 5
 LATE = (
     "PyTorch has computed something in this process before grokking was imported (or MKL_CBWR is set): on some processors the "
     "bits of a run now depend on its place in a cohort; import grokking first"
 )
 TRIES = 4  # of a unit whose worker dies: once, and three times again
+
+
+def widest(device: str, compile: bool) -> int:
+    """How many runs train side by side at most, by measurement: on a CPU, more would leave the caches."""
+    return 256 if device == "cuda" else COMPILED if compile else 8
 
 
 def choose_device(device: str) -> str:

@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +15,11 @@ import numpy as np
 import torch
 
 from grokking.engine.checkpoint import Checkpoints
-from grokking.engine.cohort import Trainer
 from grokking.engine.loop import Record, begin, training
+from grokking.engine.trainer import Trainer
 from grokking.errors import Notice, Unwritable
 from grokking.execute.signals import Stop
-from grokking.runs import RunSpec, check_versions
+from grokking.runs import RunSpec, Setting, check_versions
 from grokking.store import METRICS, write_unit
 
 Ended = list[tuple[int, str]]  # (steps left of the budget, status) of each run that ended
@@ -31,6 +32,7 @@ class Terms:
 
     folder: Path
     device: str = "cpu"
+    compile: bool = False
     checkpoint_every: float = 60.0  # seconds; 0: only when stopped
     any_execution: bool = False  # continue checkpoints that were made elsewhere, too
 
@@ -39,6 +41,7 @@ class Terms:
         return {
             "machine": machine(self.device),
             "device": self.device,
+            "compile": self.compile,
             "threads": 1,
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -46,9 +49,17 @@ class Terms:
             "matrix_library": matrix_library(),
         }
 
+    def trainer(self, setting: Setting) -> Trainer:
+        """One for this setting; what was compiled for it in this process is not compiled again."""
+        make = _kept if self.compile else Trainer
+        return make(setting, torch.device(self.device), self.compile)
+
     def checkpoints(self, specs: Sequence[RunSpec]) -> Checkpoints:
         """Those of this unit."""
         return Checkpoints(self.folder, specs, self.execution(), self.checkpoint_every)
+
+
+_kept = lru_cache(maxsize=64)(Trainer)
 
 
 @dataclass(frozen=True)
@@ -78,8 +89,10 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
     """
     check_versions(specs[0].setting)
     torch.set_num_threads(1)
+    if terms.device == "cuda":
+        torch.set_float32_matmul_precision("high" if specs[0].setting.by_name["precision"] == "tf32" else "highest")
     began = time.perf_counter()
-    trainer = Trainer(specs[0].setting, torch.device(terms.device))
+    trainer = terms.trainer(specs[0].setting)
     checkpoints = terms.checkpoints(specs)
     unit, earlier = checkpoints.latest(trainer, terms.any_execution) or (begin(specs, trainer), 0.0)
     stop.check()
@@ -109,6 +122,7 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
         "resumed_at_step": resumed_at,
         "seconds": round(seconds, 3),
         "checkpoint_seconds": round(checkpoints.spent, 3),
+        "evaluation_seconds": round(unit.evaluating, 3),
         "run_steps_per_second": round(sum(record.steps[-1] for record in unit.records) / seconds, 1),
         "runs": [record.spec.description() for record in unit.records],
     }

@@ -6,6 +6,7 @@ Which of these holds follows from the task's declared layout and the static shap
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,11 @@ def embed(model: "Transformer", rows: Rows, tokens: Tensor) -> list[Group]:
     for axis in dict.fromkeys(rows.axes):
         positions = tuple(index for index, other in enumerate(rows.axes) if other == axis)
         if axis == EVERY:
-            here = tokens[:, list(positions)]
+            here = at(tokens, positions)
         else:
             steps = torch.arange(rows.count(axis), device=tokens.device)
             here = torch.stack([model.layout[index].first + steps for index in positions], dim=1)
-        groups.append(Group(axis, positions, model.embed(here, torch.tensor(positions, device=tokens.device))))
+        groups.append(Group(axis, positions, model.embed(here, numbers(positions, tokens.device))))
     return groups
 
 
@@ -117,7 +118,17 @@ def narrow(group: Group, positions: list[int]) -> Group:
     """The group at some of its positions."""
     if len(positions) == len(group.positions):
         return group
-    return Group(group.axis, tuple(positions), group.x[:, [group.positions.index(i) for i in positions]])
+    return Group(group.axis, tuple(positions), at(group.x, [group.positions.index(i) for i in positions]))
+
+
+def at(x: Tensor, places: Sequence[int]) -> Tensor:
+    """x [row, place, …] at some places. No index tensor: one would be copied to the device, in the middle of a step."""
+    return torch.stack([x[:, place] for place in places], dim=1) if places else x[:, :0]
+
+
+def numbers(values: Sequence[int], device: torch.device) -> Tensor:
+    """These integers as a tensor [value], made on the device itself."""
+    return torch.cat([torch.arange(value, value + 1, device=device) for value in values])
 
 
 def attend(attention: "Attention", rows: Rows, query: Group, read: list[Group], axis: Axis, causal: bool) -> Tensor:
@@ -126,19 +137,19 @@ def attend(attention: "Attention", rows: Rows, query: Group, read: list[Group], 
     Scores are taken on the smallest axis that query and key share, and lifted: a score is one number per head, a key
     is `channel` of them.
     """
-    at = torch.tensor(query.positions, device=query.x.device)
-    q = attention.queries(query.x, at)
+    queries_at = numbers(query.positions, query.x.device)
+    q = attention.queries(query.x, queries_at)
     scores, values = [], []
     for group in read:
         seen = narrow(group, [j for j in group.positions if not causal or j <= max(query.positions)])
         if not seen.positions:
             continue
-        keys_at = torch.tensor(seen.positions, device=query.x.device)
+        keys_at = numbers(seen.positions, query.x.device)
         shared = join(query.axis, seen.axis)
         k = rows.lift(attention.keys(seen.x, keys_at), seen.axis, shared)
         s = rows.lift(score(rows.lift(q, query.axis, shared) if query.axis is not NONE else q, k), shared, axis)
         if causal and max(seen.positions) > min(query.positions):
-            s = s.masked_fill((at[:, None] < keys_at)[:, None, :], -math.inf)
+            s = s.masked_fill((queries_at[:, None] < keys_at)[:, None, :], -math.inf)
         scores.append(s)
         v = attention.values(seen.x)
         values.append(v if seen.axis is NONE else rows.lift(v, seen.axis, axis))

@@ -55,11 +55,17 @@ class Norm(Declaring):
             self.bias = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[…, width] → […, width]."""
+        """[…, width] → […, width]; the statistics are taken in float32 at least."""
+        wide = x.to(widened(x.dtype))
         if self.center:
-            x = x - x.mean(-1, keepdim=True)
-        y = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.gain
+            wide = wide - wide.mean(-1, keepdim=True)
+        y = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * self.gain
         return y if self.bias is None else y + self.bias
+
+
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """float32, or `dtype` where that holds more."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def norm(kind: str, width: int, bias: bool) -> nn.Module:
@@ -131,9 +137,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.
 
 def sinusoidal(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """Fixed vectors [position, width] at `positions` [position] of Vaswani et al. 2017, sines then cosines."""
-    pair = torch.arange(0, width, 2, device=positions.device, dtype=dtype)
+    pair = torch.arange(0, width, 2, device=positions.device, dtype=widened(dtype))
     angle = positions[:, None] * 10_000.0 ** (-pair / width)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width]
+    return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width].to(dtype)
 
 
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
@@ -142,7 +148,8 @@ def rotate(x: Tensor, positions: Tensor) -> Tensor:
     Channel c is rotated together with channel c + half.
     """
     half = x.shape[-1] // 2
-    angle = positions[:, None, None] * 10_000.0 ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
-    cos, sin = angle.cos(), angle.sin()
+    pair = torch.arange(half, device=x.device, dtype=widened(x.dtype))
+    angle = positions[:, None, None] * 10_000.0 ** (-pair / half)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

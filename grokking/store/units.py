@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from grokking.later import LATER
 from grokking.store.sealed import Damaged, check, seal
 
 SCHEMA = 2  # raised when the files change; a unit of another schema is left out, with a sentence
@@ -122,8 +123,10 @@ def _layout(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
-    """A runs table from CSV: step counts are nullable integers, everything else as written."""
+    """A runs table from CSV: step counts are nullable integers, everything else as written (see `later`)."""
     table = pd.read_csv(path, dtype={"run_id": str})
+    for name, value in LATER.items():
+        table[name] = table[name].fillna(value) if name in table else value
     return table.astype({column: "Int64" for column in STEP_COLUMNS if column in table})
 
 

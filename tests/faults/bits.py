@@ -19,7 +19,7 @@ from faults.finding import Finding
 from faults.victim import Victim, tiny_experiment
 from grokking.cli import command_line
 from grokking.engine.checkpoint import Checkpoints, started
-from grokking.engine.cohort import Trainer
+from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput, Notice
 from grokking.execute.unit import Terms
 from grokking.experiment import open_experiment

@@ -11,7 +11,8 @@ import time
 
 from grokking.engine import checkpoint
 from grokking.engine.checkpoint import Checkpoints
-from grokking.engine.cohort import Trainer, start
+from grokking.engine.cohort import start
+from grokking.engine.trainer import Trainer
 from grokking.execute import unit as execution
 from grokking.store import sealed
 
@@ -62,8 +63,8 @@ _advance, _save, _latest, _restored = Trainer.advance, Checkpoints.save, Checkpo
 _unit = {"name": ""}
 
 
-def advance(self, cohort):
-    _advance(self, cohort)
+def advance(self, cohort, most):
+    _advance(self, cohort, most)
     log("step", _unit["name"], cohort.step)
 
 

@@ -1,0 +1,228 @@
+"""One setting's functions, lifted over the run axis, and the data that they are applied to."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from grokking.engine.batches import Batches
+from grokking.engine.capture import Recorded, compiled
+from grokking.engine.cohort import Cohort, Moving, Tensors, fours, never_alone, power_of_two
+from grokking.errors import BadInput
+from grokking.losses import losses
+from grokking.models.parts import Dropout, mix, widened
+from grokking.optim import Numbers, State, optimizers
+from grokking.optim.schedules import schedules
+from grokking.roles import Role, declarations
+from grokking.runs import Setting
+from grokking.tasks import split
+
+BLOCK = 10  # steps of a recorded graph
+EVALUATED = 1024  # examples at a time: more of them leave a CPU's caches
+TRAIN_ROWS = 1024  # training accuracy is taken on at most so many fixed training examples
+
+
+class Trainer:
+    """One setting's functions, lifted over the run axis, and the data that they are applied to."""
+
+    def __init__(self, setting: Setting, device: torch.device, capture: bool = False) -> None:
+        table = setting.table()
+        self.setting, self.device = setting, device
+        self.tokens = torch.from_numpy(table.tokens).to(device)  # [example, position]
+        self.labels = torch.from_numpy(table.labels).to(device)  # [example]
+        self.model = setting.model()
+        self.dropouts = [f"{n}.key" for n, module in self.model.named_modules() if isinstance(module, Dropout)]
+        self.constants = dict.fromkeys(self.dropouts, torch.zeros((), dtype=torch.int64, device=device))
+        if others := [name for name, _ in self.model.named_buffers() if name not in self.dropouts]:
+            raise BadInput(f"the model has buffers ({', '.join(others)}); compute constants in forward instead")
+        self.alike = alike(self.model)
+        self.loss = losses[setting.name("loss")].make
+        self.rule = optimizers[setting.name("optimizer")].make
+        self.schedule = schedules[setting.name("schedule")].make
+        self.slots = power_of_two if device.type == "cuda" else fours if capture else never_alone
+        self.looks = device.type == "cpu" and not capture  # a look at a value costs nothing there, and saves masks
+        self.capture, self.records = capture, device.type == "cuda"
+        self._compiled: dict[int, Callable[..., Moving]] = {}  # by width
+        self._recorded: dict[int, Recorded] = {}  # by number of steps, all of one width
+        self._splits: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._batches: dict[int, Batches] = {}
+
+    # --- one step -----------------------------------------------------------------------------------------------
+
+    def advance(self, cohort: Cohort, most: int = 1) -> None:
+        """Update every run: once, or on CUDA as often as was recorded, but `most` times at most."""
+        self.model.train()
+        steps = BLOCK if self.records and most >= BLOCK else 1
+        rows = self.batches(cohort, steps)
+        cohort.moving = (self._replayed if self.records else self._stepped)(cohort, rows)
+        cohort.step += steps
+
+    def _stepped(self, cohort: Cohort, rows: Tensor) -> Moving:
+        clock = torch.tensor(cohort.step + 1, device=self.device)
+        return self._captured(cohort)(cohort.hyper, cohort.seeds, clock, cohort.moving, rows[0])
+
+    def _replayed(self, cohort: Cohort, rows: Tensor) -> Moving:
+        steps, runs, _ = rows.shape
+        if self._recorded and next(iter(self._recorded.values())).rows.shape[1] != runs:
+            self._recorded.clear()  # the buffers of a wider cohort, which is no more
+        if steps not in self._recorded:
+            self._recorded[steps] = Recorded(self._captured(cohort), cohort.hyper, cohort.seeds, cohort.moving, rows)
+        return self._recorded[steps].replay(cohort.hyper, cohort.seeds, cohort.step + 1, cohort.moving, rows)
+
+    def _captured(self, cohort: Cohort) -> Callable[..., Moving]:
+        """`step`, or what it was compiled to for cohorts as wide as this one."""
+        if not self.capture:
+            return self.step
+        runs = len(cohort.specs)
+        if runs not in self._compiled:
+            clock = torch.tensor(cohort.step + 1, device=self.device)
+            numbers = (cohort.hyper, cohort.seeds, clock)
+            self._compiled[runs] = compiled(self.step, numbers, cohort.moving, self.batch(cohort))
+        return self._compiled[runs]
+
+    def step(self, hyper: Tensors, seeds: Tensor, clock: Tensor, moving: Moving, rows: Tensor) -> Moving:
+        """Update number `clock` [] from table rows [run, batch]; what was given is left as it was.
+
+        A run with a non-finite loss or gradient is frozen and costs its mates nothing.
+        """
+        gradients, loss = self.gradients(moving.weights, self.noise(seeds, clock), self.tokens[rows], self.labels[rows])
+        finite = moving.finite & all_finite([loss, *gradients.values()])
+        if self.looks and bool(finite.all()):
+            return Moving(*self.update(moving, gradients, hyper, clock), moving.finite, moving.frozen_at)
+        safe = {name: where(finite, g, torch.zeros_like(g)) for name, g in gradients.items()}
+        weights, state = self.update(moving, safe, hyper, clock)
+        return Moving(
+            {name: where(finite, w, moving.weights[name]) for name, w in weights.items()},
+            {
+                name: {slot: where(finite, s, moving.state[name][slot]) for slot, s in slots.items()}
+                for name, slots in state.items()
+            },
+            finite,
+            torch.where(moving.finite & ~finite, clock, moving.frozen_at),
+        )
+
+    def gradients(self, weights: Tensors, noise: Tensors, tokens: Tensor, labels: Tensor) -> tuple[Tensors, Tensor]:
+        """Gradient of each run's own loss, and that loss [run]; tokens [run, example, position]."""
+
+        def loss(weights: Tensors, buffers: Tensors, tokens: Tensor, labels: Tensor) -> Tensor:
+            if self.setting.by_name["precision"] == "bf16":
+                weights = {name: w.bfloat16() for name, w in weights.items()}
+            scores = functional_call(self.model, {**weights, **buffers}, (tokens,))
+            return self.loss(scores.to(widened(scores.dtype)), labels, **self.setting.options("loss"))
+
+        gradients, value = vmap(grad_and_value(loss))(weights, noise, tokens, labels)
+        return gradients, value
+
+    def update(
+        self, moving: Moving, gradients: Tensors, hyper: Tensors, clock: Tensor
+    ) -> tuple[Tensors, dict[str, Tensors]]:
+        """The rule, applied to each parameter of each run with the run's own numbers; those that are alike at once."""
+        step = clock.to(torch.float64)
+        factor = self.schedule(step, self.setting.integer("steps"), **self.setting.options("schedule"))
+        numbers = {
+            name: value * factor if name == "lr" or name.endswith("_lr") else value for name, value in hyper.items()
+        }
+        static = {**self.setting.options("optimizer"), "step": step}
+        weights, states = {}, {}
+        for role, names in self.alike:
+
+            def rule(w: Tensor, g: Tensor, state: Tensors, h: Tensors, role=role) -> tuple[Tensor, Tensors]:  # type: ignore[no-untyped-def]
+                new, slots = self.rule(w, g, State(state), Numbers({**static, **h}), role)
+                return new, dict(slots)
+
+            before = {slot: together([moving.state[name][slot] for name in names]) for slot in moving.state[names[0]]}
+            w, g = (together([tensors[name] for name in names]) for tensors in (moving.weights, gradients))
+            new, slots = vmap(vmap(rule, (0, 0, 0, None)))(w, g, before, numbers)
+            # Strides decide how a matrix is multiplied, hence bits; a checkpoint keeps none, so neither do we. Nor does
+            # state change its type on the way: a float64 number of `h` would turn a 0-d float32 slot into float64.
+            for at, name in enumerate(names):
+                weights[name] = new[:, at].to(w.dtype).contiguous()
+                states[name] = {slot: s[:, at].to(before[slot].dtype).contiguous() for slot, s in slots.items()}
+        return weights, states
+
+    # --- data ---------------------------------------------------------------------------------------------------
+
+    def split(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Training and validation rows of a run with this seed."""
+        if seed not in self._splits:
+            self._splits[seed] = split(len(self.tokens), self.setting.number("train_fraction"), seed)
+        return self._splits[seed]
+
+    def batch(self, cohort: Cohort) -> Tensor:
+        """Table rows [run, batch] of the next batch of each run."""
+        return self.batches(cohort, 1)[0]
+
+    def batches(self, cohort: Cohort, steps: int) -> Tensor:
+        """Table rows [step, run, batch] of the next batches of each run."""
+        rows = []
+        for spec in cohort.specs:
+            training, _ = self.split(spec.seed)
+            if spec.seed not in self._batches:
+                self._batches[spec.seed] = Batches(spec.seed, len(training), self.setting.integer("batch_size"))
+            rows.append(training[self._batches[spec.seed].between(cohort.step, cohort.step + steps)])
+        drawn = torch.from_numpy(np.stack(rows, axis=1))
+        if self.device.type == "cuda":
+            drawn = drawn.pin_memory()  # else the copy would wait for the steps before it
+        return drawn.to(self.device, non_blocking=True)
+
+    def noise(self, seeds: Tensor, clock: Tensor) -> Tensors:
+        """The dropout keys [run] of this step: a hash of (seed, step) for each run."""
+        return dict.fromkeys(self.dropouts, mix(mix(seeds) + clock - 1)) if self.dropouts else {}
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def evaluate(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """Loss and accuracy [run] on the whole validation set and on the fixed training rows."""
+        return {name: value.cpu().numpy() for name, value in self.measured(cohort).items()}
+
+    @torch.no_grad()
+    def measured(self, cohort: Cohort) -> Tensors:
+        """What `evaluate` says, as float64 tensors [run] on the device.
+
+        Always in the precision of the weights, so that runs of another precision are measured alike.
+        """
+        splits = [self.split(spec.seed) for spec in cohort.specs]
+        seen = min(TRAIN_ROWS, len(splits[0][0]))
+        examples = np.stack([np.concatenate([training[:seen], validation]) for training, validation in splits])
+        rows = torch.from_numpy(examples).to(self.device)
+        self.model.eval()
+
+        def forward(weights: Tensors, tokens: Tensor) -> Tensor:
+            return functional_call(self.model, {**weights, **self.constants}, (tokens,))
+
+        parts = rows.chunk(-(-rows.shape[1] // EVALUATED), dim=1)
+        scores = torch.cat([vmap(forward)(cohort.weights, self.tokens[part]) for part in parts], dim=1)
+        labels = self.labels[rows]
+        hits = (scores.argmax(-1) == labels).double()
+        loss = vmap(lambda scores, labels: self.loss(scores, labels, **self.setting.options("loss")))
+        return {
+            "train_loss": loss(scores[:, :seen], labels[:, :seen]).double(),
+            "validation_loss": loss(scores[:, seen:], labels[:, seen:]).double(),
+            "train_accuracy": hits[:, :seen].mean(1),
+            "validation_accuracy": hits[:, seen:].mean(1),
+        }
+
+
+def alike(model: nn.Module) -> list[tuple[Role, list[str]]]:
+    """Parameters of one role and shape, which are updated together: one operation for all layers."""
+    groups: dict[tuple[Role, torch.Size], list[str]] = {}
+    for name, law in declarations(model).items():
+        groups.setdefault((law.role, model.get_parameter(name).shape), []).append(name)
+    return [(role, names) for (role, _), names in groups.items()]
+
+
+def together(tensors: Sequence[Tensor]) -> Tensor:
+    """[run, …] of several parameters → [run, parameter, …]; a lone one is not copied."""
+    return tensors[0].unsqueeze(1) if len(tensors) == 1 else torch.stack(list(tensors), dim=1)
+
+
+def all_finite(tensors: Sequence[Tensor]) -> Tensor:
+    """[run] bool: whether all that a run has in these tensors [run, …] is finite: infinity - infinity and NaN - NaN are NaN."""
+    return torch.stack([(x - x).flatten(1).sum(1) if x.dim() > 1 else x - x for x in tensors]).sum(0) == 0
+
+
+def where(runs: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """`yes` for the runs [run] that are True, `no` for the others; yes, no [run, …]."""
+    return torch.where(runs.view(-1, *[1] * (yes.dim() - 1)), yes, no)

@@ -1,0 +1,176 @@
+"""Promises L0 and L1, tried on this machine: small runs, trained in every way that must not matter."""
+
+import contextlib
+import hashlib
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from grokking.engine.batches import Batches
+from grokking.errors import Interrupted
+from grokking.execute.local import execute
+from grokking.execute.signals import Stop
+from grokking.execute.unit import Ended, Terms, train_unit
+from grokking.roles import initial_weights
+from grokking.runs import RunSpec, run_spec
+from grokking.store import load, prepare
+from grokking.tasks import split
+
+SMALL = {"task.p": 11, "model.width": 32, "model.heads": 2, "batch_size": 32, "steps": 60, "evaluation.growth": 0.0}
+# sha256 of the split, three batches and the initial weights of seed 3 at the defaults, float32, little-endian.
+GOLDEN = "6a289ca2"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What is promised, whether it held, and if not, what was seen."""
+
+    text: str
+    held: bool
+    seen: str = ""
+
+
+class Bench:
+    """A folder for stores, and how runs are trained in them."""
+
+    def __init__(self, terms: Terms) -> None:
+        self.folder, self.terms = terms.folder, terms
+        self.cohorts = [_runs("adamw"), _runs("muon")]
+        self.expected = self.tables("expected", self.cohorts)
+
+    def fresh(self, name: str, every: float = 0.0) -> Terms:
+        """Terms of an empty store."""
+        folder = self.folder / name
+        prepare(folder)
+        return replace(self.terms, folder=folder, checkpoint_every=every)
+
+    def tables(self, name: str, cohorts: Sequence[list[RunSpec]], workers: int = 1) -> str:
+        """All that is stored of the runs of `cohorts`, trained in a store of this name."""
+        execute(cohorts, self.fresh(name), workers, ())
+        return self.read(name, cohorts)
+
+    def read(self, name: str, cohorts: Sequence[list[RunSpec]]) -> str:
+        """The runs and curves tables of these runs, to the last digit."""
+        found = load(self.folder / name, [spec.run_id for cohort in cohorts for spec in cohort])
+        return found.runs.to_csv() + found.curves.to_csv()
+
+
+def selfcheck(terms: Terms) -> Iterator[Promise]:
+    """Try every promise, one after the other, in stores below the folder of `terms`."""
+    yield _same("the same split, batches and initial weights as on any machine", golden(), GOLDEN)
+    before = _generators()
+    bench = Bench(terms)
+    for text, way in _ways(terms).items():
+        yield _same(text, way(bench), bench.expected)
+    yield Promise("no global random generator is drawn from or seeded", _generators() == before)
+
+
+def promises(terms: Terms) -> int:
+    """How many `selfcheck` tries."""
+    return len(_ways(terms)) + 2
+
+
+def _ways(terms: Terms) -> dict[str, Callable[["Bench"], str]]:
+    """On CUDA a run's bits may depend on the width of its cohort."""
+    return {text: way for text, way in WAYS.items() if way is not alone or terms.device == "cpu"}
+
+
+def again(bench: Bench) -> str:
+    """Once more."""
+    return bench.tables("again", bench.cohorts)
+
+
+def alone(bench: Bench) -> str:
+    """Each run in a cohort of its own."""
+    apart = [[spec] for cohort in bench.cohorts for spec in cohort]
+    execute(apart, bench.fresh("alone"), 1, ())
+    return bench.read("alone", bench.cohorts)
+
+
+def in_workers(bench: Bench) -> str:
+    """In two worker processes."""
+    return bench.tables("workers", bench.cohorts, workers=2)
+
+
+def stopped(bench: Bench) -> str:
+    """Stopped at an evaluation, as by a signal, and continued."""
+    terms = bench.fresh("stopped")
+    for cohort in bench.cohorts:
+        stop = Stop()
+
+        def report(steps: int, ended: Ended, trained: bool, stop: Stop = stop) -> None:
+            stop.code = 143 if trained else 0
+
+        with contextlib.suppress(Interrupted):
+            train_unit(cohort, terms, report, stop)
+    return bench.tables("stopped", bench.cohorts)
+
+
+def killed(bench: Bench) -> str:
+    """Killed behind its first checkpoint, and continued."""
+    terms = bench.fresh("killed")
+    command = [sys.executable, "-m", "grokking", "run", "--seeds", "0:3", "--optimizer", "muon", "--workers", "1"]
+    command += ["--device", terms.device, *["--compile"] * terms.compile, "--checkpoint-every", "0.001"]
+    command += ["--out", str(terms.folder), "--set", *(f"{name}={value}" for name, value in SMALL.items())]
+    victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while victim.poll() is None and not list(terms.folder.glob("checkpoints/*/0*/DONE")):
+        time.sleep(0.005)
+    victim.kill()
+    victim.wait()
+    return bench.tables("killed", bench.cohorts)
+
+
+def beside_an_overflow(bench: Bench) -> str:
+    """Beside a run that overflows in its second step."""
+    beside = [[*cohort, run_spec({**SMALL, **_named(cohort), **OVERFLOW}, 9)] for cohort in bench.cohorts]
+    execute(beside, bench.fresh("overflow"), 1, ())
+    return bench.read("overflow", bench.cohorts)
+
+
+WAYS: dict[str, Callable[[Bench], str]] = {
+    "the same bits, trained again": again,
+    "the same bits alone and in a cohort": alone,
+    "the same bits in one process and in two workers": in_workers,
+    "the same bits after a stop, continued from its checkpoint": stopped,
+    "the same bits after kill -9, continued from its checkpoint": killed,
+    "the same bits beside a run that overflows": beside_an_overflow,
+}
+OVERFLOW = {"optimizer.lr": 1e30}
+
+
+def golden() -> str:
+    """Hash of the split, the first three batches and the initial weights of seed 3 at the defaults."""
+    setting = run_spec({}, 3).setting
+    training, validation = split(len(setting.table().tokens), setting.number("train_fraction"), 3)
+    batches = Batches(3, len(training), setting.integer("batch_size"))
+    arrays = [training, validation, *(batches.at(step) for step in range(3))]
+    arrays += [w.numpy() for _, w in sorted(initial_weights(setting.model(), 3).items())]
+    joined = b"".join(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in arrays)
+    return hashlib.sha256(joined).hexdigest()[:8]
+
+
+def _runs(optimizer: str) -> list[RunSpec]:
+    return [run_spec({**SMALL, "optimizer.name": optimizer}, seed) for seed in range(3)]
+
+
+def _named(cohort: Sequence[RunSpec]) -> dict[str, str]:
+    return {"optimizer.name": cohort[0].setting.name("optimizer")}
+
+
+def _same(text: str, seen: str, expected: str) -> Promise:
+    if seen == expected:
+        return Promise(text, True)
+    lines = zip(seen.splitlines(), expected.splitlines(), strict=False)
+    first = next((f"{a}\n  instead of {b}" for a, b in lines if a != b), "runs are missing")
+    return Promise(text, False, first)
+
+
+def _generators() -> tuple[object, ...]:
+    legacy = np.random.get_state()  # noqa: NPY002  (read, to see that nobody draws from it)
+    return random.getstate(), legacy[1].tobytes(), legacy[2:], torch.get_rng_state().numpy().tobytes()  # type: ignore[index]

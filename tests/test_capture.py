@@ -1,0 +1,214 @@
+"""What is captured of a step: compiled, or recorded as a CUDA graph; and that neither asks the host anything."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny import runs
+
+from grokking.commands.arguments import Where
+from grokking.commands.train import train
+from grokking.engine import capture
+from grokking.engine.capture import Recorded, check_compiler
+from grokking.engine.cohort import COMPILED, power_of_two, start
+from grokking.engine.loop import begin, training
+from grokking.engine.trainer import BLOCK, Trainer
+from grokking.errors import BadInput
+from grokking.execute.unit import Terms
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+
+
+def advanced(trainer, specs, steps):
+    cohort = start(specs, CPU, slots=trainer.slots)
+    while cohort.step < steps:
+        trainer.advance(cohort, steps - cohort.step)
+    return cohort
+
+
+def leaves(cohort, run):
+    """All that one run carries, as bytes."""
+    found = {name: w[run] for name, w in cohort.weights.items()}
+    found |= {f"{name}/{slot}": s[run] for name, slots in cohort.state.items() for slot, s in slots.items()}
+    found |= {"finite": cohort.finite[run], "frozen_at": cohort.moving.frozen_at[run]}
+    return {name: tensor.numpy().tobytes() for name, tensor in found.items()}
+
+
+# --- recorded ---------------------------------------------------------------------------------------------------------
+
+
+def recording(specs):
+    """A trainer that does on a CPU what it does on CUDA, but for the graph: blocks of steps in static buffers."""
+    trainer = Trainer(specs[0].setting, CPU)
+    trainer.records, trainer.looks, trainer.slots = True, False, power_of_two
+    return trainer
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_steps_that_are_recorded_are_the_steps(optimizer):
+    specs = [
+        *runs(3, optimizer__name=optimizer, model__dropout=0.1),
+        *runs(1, optimizer__name=optimizer, model__dropout=0.1, optimizer__lr=1e30),
+    ]
+    steps = 2 * BLOCK + 3
+    plain, recorded = Trainer(specs[0].setting, CPU), recording(specs)
+    ours, theirs = advanced(recorded, specs, steps), advanced(plain, specs, steps)
+    assert [leaves(ours, run) for run in range(4)] == [leaves(theirs, run) for run in range(4)]
+    assert ours.diverged_at == theirs.diverged_at == [None, None, None, theirs.diverged_at[3]]
+    assert ours.diverged_at[3] is not None
+    assert sorted(recorded._recorded) == [1, BLOCK]
+
+
+def test_a_recording_serves_the_next_cohort_of_its_width_and_a_narrower_one_gets_its_own():
+    specs = runs(4)
+    recorded, plain = recording(specs), Trainer(specs[0].setting, CPU)
+    advanced(recorded, specs, 2 * BLOCK)
+    buffers = recorded._recorded[BLOCK]
+    again = advanced(recorded, runs(8)[4:], BLOCK)
+    assert recorded._recorded[BLOCK] is buffers
+    assert leaves(again, 1) == leaves(advanced(plain, runs(8)[4:], BLOCK), 1)
+    narrow = again.keep([1, 2])
+    expected = leaves(again, 2)
+    assert leaves(narrow, 1) == expected
+    recorded.advance(narrow, BLOCK)
+    assert recorded._recorded[BLOCK] is not buffers
+    assert recorded._recorded[BLOCK].rows.shape[1] == 2
+    assert leaves(narrow, 1) == leaves(advanced(plain, runs(8)[4:], 2 * BLOCK), 2)
+
+
+def test_the_loop_gives_the_same_curves_with_recorded_steps():
+    specs = runs(3, steps=60, threshold=0.2, linger=0.25)
+    found = []
+    for trainer in (recording(specs), Trainer(specs[0].setting, CPU)):
+        unit = begin(specs, trainer)
+        for _ in training(unit, trainer):
+            pass
+        found.append([(record.steps, record.curves) for record in unit.records])
+    assert found[0] == found[1]
+
+
+def test_no_step_looks_at_a_value_or_brings_one_from_the_host():
+    """On the meta device there are no values: whoever looks at one fails, and whoever brings one is seen."""
+    for changed in ({}, {"model__dropout": 0.1, "model__positions": "rope"}, {"optimizer__name": "muon"}):
+        specs = runs(2, model__depth=2, **changed)
+        trainer = Trainer(specs[0].setting, META)
+        trainer.looks = False
+        cohort = start(specs, META)
+        rows, brought = trainer.batches(cohort, 3), []
+
+        class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None, brought=brought):
+                result = func(*args, **(kwargs or {}))
+                for tensor in torch.utils._pytree.tree_leaves((args, result)):
+                    if isinstance(tensor, torch.Tensor) and tensor.device != META and tensor.dim() > 0:
+                        brought.append(str(func))
+                return result
+
+        recorded = Recorded(trainer.step, cohort.hyper, cohort.seeds, cohort.moving, rows)
+        with Watch():
+            recorded.replay(cohort.hyper, cohort.seeds, 1, cohort.moving, rows)
+        assert brought == []
+
+
+# --- compiled ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def captured():
+    """Compiled once for all tests here: that takes its time."""
+    check_compiler()
+    return Trainer(runs()[0].setting, CPU, capture=True)
+
+
+def test_a_compiled_step_is_the_step_but_for_rounding(captured):
+    specs = runs(2)
+    ours, theirs = advanced(captured, specs, 12), advanced(Trainer(specs[0].setting, CPU), specs, 12)
+    for name, w in theirs.weights.items():
+        assert torch.allclose(ours.weights[name][:2], w, rtol=0, atol=2e-5), name
+        assert ours.weights[name].dtype == w.dtype
+    assert ours.diverged_at == [None] * COMPILED
+
+
+def test_compiled_too_a_run_does_not_know_its_mates(captured):
+    together, (alone,) = advanced(captured, runs(2), 20), [advanced(captured, runs(2)[1:], 20)]
+    assert leaves(alone, 0) == leaves(together, 1)
+    assert len(captured._compiled) == 1
+
+
+def test_compiled_too_a_run_that_overflows_is_frozen_and_touches_no_other(captured):
+    bad = runs(1, optimizer__lr=1e30)
+    beside, apart = advanced(captured, [*runs(1), *bad], 10), advanced(captured, runs(1), 10)
+    assert beside.diverged_at[0] is None
+    assert beside.diverged_at[1] == advanced(Trainer(bad[0].setting, CPU), bad, 10).diverged_at[0]
+    assert leaves(beside, 0) == leaves(apart, 0)
+
+
+def test_without_a_compiler_one_sentence_says_so_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(capture, "COMPILERS", ("no-such-compiler",))
+    with pytest.raises(BadInput, match="--compile needs a C\\+\\+ compiler, but none of no-such-compiler is here"):
+        train(runs(1), Where(out=tmp_path / "out", compile=True), ())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_a_compiled_step_is_another_execution():
+    assert {**Terms(None).execution(), "compile": True} == Terms(None, compile=True).execution()
+    assert Terms(None).execution()["compile"] is False
+
+
+# --- CUDA -------------------------------------------------------------------------------------------------------------
+
+gpu = pytest.mark.gpu
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@gpu
+@needs_cuda
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_cuda_graph_is_the_same_steps_as_on_the_same_device_without_it(optimizer):
+    cuda, specs = torch.device("cuda"), runs(4, optimizer__name=optimizer, steps=60)
+    recorded, eager = Trainer(specs[0].setting, cuda), Trainer(specs[0].setting, cuda)
+    eager.records = False
+    ours, theirs = start(specs, cuda, slots=power_of_two), start(specs, cuda, slots=power_of_two)
+    while ours.step < 35:
+        recorded.advance(ours, 35 - ours.step)
+    while theirs.step < 35:
+        eager.advance(theirs)
+    for name, w in theirs.weights.items():
+        assert torch.equal(ours.weights[name], w), name
+
+
+@gpu
+@needs_cuda
+def test_between_evaluations_nothing_waits_for_the_device():
+    cuda, specs = torch.device("cuda"), runs(8, steps=200)
+    trainer = Trainer(specs[0].setting, cuda)
+    cohort = start(specs, cuda, slots=power_of_two)
+    trainer.advance(cohort, BLOCK)  # records
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(5):
+            trainer.advance(cohort, BLOCK)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@gpu
+@needs_cuda
+def test_on_cuda_the_same_run_twice_is_the_same_bits():
+    cuda, specs = torch.device("cuda"), runs(4, steps=60)
+    found = []
+    for _ in range(2):
+        trainer = Trainer(specs[0].setting, cuda)
+        unit = begin(specs, trainer)
+        for _ in training(unit, trainer):
+            pass
+        found.append([record.curves for record in unit.records])
+    assert found[0] == found[1]
+
+
+def test_compiling_uses_one_thread():
+    code = "import torch._inductor.config as c, grokking.engine.capture as k, torch\n"
+    code += "k.compiled(lambda a, x: a * x + 1, (torch.ones(2),), torch.ones(2))\nprint(c.cpp.threads)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"]

@@ -1,0 +1,84 @@
+"""How much memory a cohort takes, and how wide it may be."""
+
+import math
+
+import pytest
+import torch
+from tiny import runs
+
+from grokking.engine import memory
+from grokking.engine.memory import Traced, bytes_per_run, fitting, free_memory, peak
+from grokking.runs import run_spec
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_is_alive_at_once_is_counted_once(device):
+    with Traced() as traced:
+        a = torch.zeros(1000, device=device)
+        b = a + 1
+        view = b[10:].view(-1, 10)
+        assert traced.peak == 8000
+        del a, view
+        c = b * 2
+        del b
+        assert traced.peak == 8000
+        d = c.square().exp()  # the square is still there while the exponential is made
+        assert traced.peak == 12000
+    assert d.shape == (1000,)
+
+
+def test_what_autograd_keeps_for_the_way_back_is_counted():
+    with Traced() as traced:
+        x = torch.zeros(1000, device="meta", requires_grad=True)
+        y = x
+        for _ in range(5):
+            y = y.exp()
+        assert traced.peak == 6 * 4000
+        y.sum().backward()
+    assert traced.peak > 6 * 4000
+
+
+def test_a_run_takes_its_weights_state_and_activations_and_twice_the_batch_takes_more():
+    (small,), (large,) = runs(1), runs(1, batch_size=24)
+    parameters = sum(w.numel() for w in small.setting.model().parameters())
+    assert bytes_per_run(small) > 4 * 3 * parameters  # weights and both moments, without a step's activations
+    assert bytes_per_run(large) > bytes_per_run(small)
+    assert peak(small, 6) - peak(small, 4) == pytest.approx(2 * bytes_per_run(small), rel=0.05)
+
+
+def test_the_default_run_takes_what_its_largest_tensors_say():
+    """At p = 59, batch 512: the step holds several of hidden [512, 512], the evaluation of 1,024 examples likewise."""
+    spec = run_spec({"task.p": 59, "optimizer.name": "adamw"}, 0)
+    hidden = 4 * 512 * 512
+    assert 4 * hidden < bytes_per_run(spec) < 40 * hidden
+
+
+def test_a_cohort_is_as_wide_as_fits_but_never_empty():
+    (spec,) = runs(1)
+    one = bytes_per_run(spec)
+    assert fitting(spec, 3.5 * one / (1 - memory.SPARE)) == 3
+    assert fitting(spec, one / 2) == 1
+    assert fitting(spec, math.inf) > 1000
+
+
+def test_some_memory_is_free_here_but_not_without_end():
+    assert 1e8 < free_memory(torch.device("cpu")) < 1e14
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_the_estimate_is_near_what_cuda_says():
+    from grokking.engine.cohort import start
+    from grokking.engine.trainer import Trainer
+
+    cuda = torch.device("cuda")
+    specs = [run_spec({"task.p": 59}, seed) for seed in range(64)]
+    trainer = Trainer(specs[0].setting, cuda)
+    trainer.records = False
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    cohort = start(specs, cuda)
+    trainer.advance(cohort)
+    trainer.evaluate(cohort)
+    taken = torch.cuda.max_memory_allocated() - before
+    assert taken == pytest.approx(64 * bytes_per_run(specs[0]), rel=0.3)
