@@ -56,9 +56,19 @@ def test_the_default_run_takes_what_its_largest_tensors_say():
 def test_a_cohort_is_as_wide_as_fits_but_never_empty():
     (spec,) = runs(1)
     one = bytes_per_run(spec)
-    assert fitting(spec, 3.5 * one / (1 - memory.SPARE)) == 3
-    assert fitting(spec, one / 2) == 1
-    assert fitting(spec, math.inf) > 1000
+    assert fitting(spec, 8, 3.5 * one / (1 - memory.SPARE)) == 3
+    assert fitting(spec, 2, 3.5 * one / (1 - memory.SPARE)) == 2
+    assert fitting(spec, 8, one / 2) == 1
+    assert fitting(spec, 8, math.inf) == 8
+
+
+def test_what_is_not_traced_would_have_fitted(monkeypatch):
+    """The largest share that we know of: two layers, a full batch."""
+    spec = run_spec({"task.p": 97, "model.depth": 2, "batch_size": 4_000}, 0)
+    parameters = sum(w.numel() for w in spec.setting.model().parameters())
+    assert bytes_per_run(spec) < 4 * parameters * memory.AMPLE * (1 - memory.SPARE)
+    monkeypatch.setattr(memory, "bytes_per_run", lambda spec: 1 / 0)
+    assert fitting(spec, 8, 4 * parameters * memory.AMPLE * 8 + 1) == 8
 
 
 def test_some_memory_is_free_here_but_not_without_end():

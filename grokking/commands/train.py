@@ -142,10 +142,9 @@ def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str]) -> i
     missing = [spec for spec in specs if spec.run_id not in known]
     if where.resume == "never":
         discard(out, [spec.run_id for spec in missing])
-    free = free_memory(torch.device(terms.device)) / (1 if terms.device == "cuda" else workers)
-    cohorts = plan(
-        missing, widest(terms.device, terms.compile), workers, started(out), lambda spec: fitting(spec, free)
-    )
+    most, share = widest(terms.device, terms.compile), 1 if terms.device == "cuda" else workers
+    free = free_memory(torch.device(terms.device)) / share
+    cohorts = plan(missing, most, workers, started(out), lambda spec: fitting(spec, most, free))
     continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts)
     for cohort in cohorts:
         terms.checkpoints(cohort).refuse_unfit(terms.any_execution)

@@ -13,7 +13,7 @@ from grokking.engine.cohort import start
 from grokking.engine.trainer import Trainer
 from grokking.runs import RunSpec
 
-MOST = 2**50  # bytes: where nobody says how much is free
+AMPLE = 500  # times its weights: no run takes that (by default 15; two layers and a batch of 4,000: 130)
 SPARE = 0.25  # of the free memory stays free: allocators round up, and libraries take workspaces
 
 
@@ -66,9 +66,15 @@ def free_memory(device: torch.device) -> float:
     return min(_available(), _allowed())
 
 
-def fitting(spec: RunSpec, free: float) -> int:
-    """How many runs like this one fit into `free` bytes side by side; one at least, which may then have to fail."""
-    return max(1, math.floor(min(free, MOST) * (1 - SPARE) / bytes_per_run(spec)))
+def fitting(spec: RunSpec, most: int, free: float) -> int:
+    """How many runs like this one, up to `most`, fit into `free` bytes side by side.
+
+    One at least, which may then have to fail. Tracing takes seconds: a model that is small beside `free` is not traced.
+    """
+    parameters = sum(parameter.numel() for parameter in spec.setting.model().parameters())
+    if 4 * parameters * AMPLE * most < free:
+        return most
+    return max(1, min(most, math.floor(free * (1 - SPARE) / bytes_per_run(spec))))
 
 
 def _available() -> float:
