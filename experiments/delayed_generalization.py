@@ -43,6 +43,7 @@ STUDIES = {
     "laptop": [Study(REAL, ARMS, range(3))],
     "paper": [Study(REAL, ARMS, range(5))],
 }
+COMPILE = ("laptop", "paper")
 
 
 def draw(results: Results) -> Sequence[Drawing]:

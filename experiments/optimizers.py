@@ -65,6 +65,7 @@ STUDIES = {
         *TUNING,
     ],
 }
+COMPILE = ("laptop", "paper")
 
 
 def draw(results: Results) -> Sequence[Drawing]:

@@ -19,6 +19,7 @@ class Experiment:
     path: str
     studies: dict[str, Sequence[Study]]
     draw: Callable[[Results], Sequence[Drawing]]
+    compile: Sequence[str] = ()  # scales at which compiling the steps takes less time than it saves
 
     def specs(self, scale: str) -> list[RunSpec]:
         """All runs of this scale, each once."""
@@ -29,11 +30,15 @@ class Experiment:
 
 
 def open_experiment(path: str) -> Experiment:
-    """Load an experiment file, which must define STUDIES and draw."""
+    """Load an experiment file, which must define STUDIES and draw, and may define COMPILE."""
     module = import_extension(path)
     for name in ("STUDIES", "draw"):
         if not hasattr(module, name):
             raise BadInput(
                 f"{path} defines no {name}; an experiment defines STUDIES (scale → list of Study) and draw(results)"
             )
-    return Experiment(path, module.STUDIES, module.draw)
+    compile = getattr(module, "COMPILE", ())
+    for scale in compile:
+        if scale not in module.STUDIES:
+            raise BadInput(f"{path} has no scale {scale!r}, which its COMPILE names; {suggest(scale, list(module.STUDIES))}")
+    return Experiment(path, module.STUDIES, module.draw, compile)

@@ -116,7 +116,7 @@ def killed(bench: Bench) -> str:
     """Killed behind its first checkpoint, and continued."""
     terms = bench.fresh("killed")
     command = [sys.executable, "-m", "grokking", "run", "--seeds", "0:3", "--optimizer", "muon", "--workers", "1"]
-    command += ["--device", terms.device, *["--compile"] * terms.compile, "--checkpoint-every", "0.001"]
+    command += ["--device", terms.device, "--compile", "on" if terms.compile else "off", "--checkpoint-every", "0.001"]
     command += ["--out", str(terms.folder), "--set", *(f"{name}={value}" for name, value in SMALL.items())]
     victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while victim.poll() is None and not list(terms.folder.glob("checkpoints/*/0*/DONE")):

@@ -10,7 +10,7 @@ from tiny import runs
 from grokking.commands.arguments import Where
 from grokking.commands.train import train
 from grokking.engine import capture
-from grokking.engine.capture import Recorded, check_compiler
+from grokking.engine.capture import Recorded
 from grokking.engine.cohort import COMPILED, power_of_two, start
 from grokking.engine.loop import begin, training
 from grokking.engine.trainer import BLOCK, Trainer
@@ -117,7 +117,6 @@ def test_no_step_looks_at_a_value_or_brings_one_from_the_host():
 @pytest.fixture(scope="module")
 def captured():
     """Compiled once for all tests here: that takes its time."""
-    check_compiler()
     return Trainer(runs()[0].setting, CPU, capture=True)
 
 
@@ -146,8 +145,8 @@ def test_compiled_too_a_run_that_overflows_is_frozen_and_touches_no_other(captur
 
 def test_without_a_compiler_one_sentence_says_so_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(capture, "COMPILERS", ("no-such-compiler",))
-    with pytest.raises(BadInput, match="--compile needs a C\\+\\+ compiler, but none of no-such-compiler is here"):
-        train(runs(1), Where(out=tmp_path / "out", compile=True), ())
+    with pytest.raises(BadInput, match="--compile on needs a C\\+\\+ compiler, and none of no-such-compiler is here"):
+        train(runs(1), Where(out=tmp_path / "out", compile="on"), ())
     assert not (tmp_path / "out").exists()
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -26,8 +26,9 @@ class Where:
     """folder of the results; what is stored there is not trained again"""
     workers: int = 0
     """worker processes; 0 is one per CPU core"""
-    compile: bool = False
-    """compile the step of each setting: half a minute each, then faster; other bits than without"""
+    compile: Literal["declared", "on", "off"] = "declared"
+    """compile the step of each setting (half a minute each, then faster; other bits than without): declared is where the
+    experiment says that it pays, and never in `run`"""
     checkpoint_every: float = 60.0
     """seconds between checkpoints of a cohort (more, if they took over 5 % of the time); 0: only when stopped"""
     resume: str = "exact"

@@ -109,16 +109,19 @@ def sweep(
     if not experiments:
         raise BadInput("sweep needs an experiment file, such as experiments/optimizers.py")
     opened = [open_experiment(path) for path in experiments]
-    specs = [spec for experiment in opened for spec in experiment.specs(scale)]
-    specs = [spec for spec in {spec.run_id: spec for spec in specs}.values() if spec.run_id not in known]
-    return train(specs, where, (*imports, *experiments))
+    alike: dict[bool, dict[str, RunSpec]] = {}
+    for experiment in opened:
+        own = {spec.run_id: spec for spec in experiment.specs(scale) if spec.run_id not in known}
+        alike.setdefault(scale in experiment.compile, {}).update(own)
+    return max(
+        train(list(specs.values()), where, (*imports, *experiments), declared) for declared, specs in alike.items()
+    )
 
 
-def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str]) -> int:
-    """Train the runs that are not stored; 1 if something failed."""
+def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str], declared: bool = False) -> int:
+    """Train the runs that are not stored, in compiled steps if that is `declared` or asked for; 1 if something failed."""
     import torch
 
-    from grokking.engine.capture import check_compiler
     from grokking.engine.checkpoint import discard, started
     from grokking.engine.memory import fitting, free_memory
     from grokking.execute.local import choose_device, execute, widest
@@ -129,13 +132,11 @@ def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str]) -> i
     where.check()
     out, workers = where.out, where.workers or _cores()
     # What "never" means is done once, below: a unit that is tried again does continue from its own checkpoint.
-    terms = Terms(
-        out, choose_device(where.device), where.compile, where.checkpoint_every, any_execution=where.resume == "anyway"
-    )
+    device = choose_device(where.device)
+    compile = _compiling(where, declared and device == "cpu")
+    terms = Terms(out, device, compile, where.checkpoint_every, any_execution=where.resume == "anyway")
     if terms.device == "cpu" and any(spec.setting.by_name["precision"] == "tf32" for spec in specs):
         raise BadInput("precision = 'tf32' exists on CUDA alone; allowed on a CPU: fp32, bf16")
-    if where.compile:
-        check_compiler()
     prepare(out)
     set_aside_damaged(out)
     known = stored(out)
@@ -157,6 +158,21 @@ def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str]) -> i
     for path in failures:
         print(f"grokking: a cohort failed: {_last_line(path)} (all of it in {path})", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _compiling(where: Where, declared: bool) -> bool:
+    """Whether steps are compiled; where nothing can be, that is an error only if it was asked for."""
+    from grokking.engine.capture import COMPILERS, compiler
+
+    if where.compile == "off" or (where.compile == "declared" and not declared):
+        return False
+    if compiler():
+        return True
+    lacking = f"a C++ compiler, and none of {', '.join(COMPILERS)} is here"
+    if where.compile == "on":
+        raise BadInput(f"--compile on needs {lacking}; install one or leave it out")
+    print(f"grokking: steps are not compiled, which takes longer: that needs {lacking}", file=sys.stderr)
+    return False
 
 
 def _last_line(path: Path) -> str:

@@ -6,22 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Interpreter
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.split_module import split_module
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from grokking.errors import BadInput
-
 COMPILERS = ("g++", "clang++", "c++")
 
 
-def check_compiler() -> None:
-    """Raise `BadInput` where PyTorch finds no C++ compiler, without which nothing can be compiled for a CPU."""
-    if not any(shutil.which(name) for name in COMPILERS):
-        raise BadInput(
-            f"--compile needs a C++ compiler, but none of {', '.join(COMPILERS)} is here; install one or leave it out"
-        )
+def compiler() -> str | None:
+    """The C++ compiler that PyTorch will find; without one nothing can be compiled for a CPU."""
+    return next(filter(None, map(shutil.which, COMPILERS)), None)
 
 
 def compiled(step: Callable[..., Any], numbers: tuple[Any, ...], *rest: Any) -> Callable[..., Any]:
@@ -45,12 +40,12 @@ def compiled(step: Callable[..., Any], numbers: tuple[Any, ...], *rest: Any) -> 
 
     with torch.no_grad():
         graph = _split(make_fx(flat_step)(*flat), len(tree_flatten(numbers)[0]))
-    for name, part in graph.named_children():
-        setattr(graph, name, torch.compile(part, fullgraph=True, dynamic=False))
+        _CompilingParts(graph).run(*flat)
 
     def call(*given: Any) -> Any:
         with torch.no_grad():
-            return tree_unflatten(list(graph(*tree_flatten(given)[0])), results)  # type: ignore[arg-type]
+            # By key, not by place: a dict may come back in another order than it was traced in.
+            return tree_unflatten(list(graph(*arguments.flatten_up_to(given))), results)  # type: ignore[arg-type]
 
     return call
 
@@ -62,6 +57,33 @@ def _split(graph: GraphModule, numbers: int) -> GraphModule:
         if node.op == "call_function" and node.all_input_nodes and apart.issuperset(node.all_input_nodes):
             apart.add(node)
     return split_module(graph, graph, lambda node: 0 if node in apart else 1)
+
+
+class _CompilingParts(Interpreter):
+    """Executes a graph of graphs once, and compiles each for the tensors that it is called with.
+
+    Not `torch.compile`, which would read every part again as Python and check all its arguments at every call.
+    """
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        from torch._inductor import standalone_compile
+
+        compiled_part = standalone_compile(
+            self.module.get_submodule(target), list(args), dynamic_shapes="from_example_inputs"
+        )
+        setattr(self.module, target, _Part(compiled_part))
+        return compiled_part(*args)
+
+
+class _Part(torch.nn.Module):
+    """A compiled part of a graph, in the place of the graph that it was."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, *given: Any) -> Any:
+        return self.call(*given)
 
 
 class Recorded:

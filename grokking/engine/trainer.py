@@ -140,7 +140,7 @@ class Trainer:
             for at, name in enumerate(names):
                 weights[name] = new[:, at].to(w.dtype).contiguous()
                 states[name] = {slot: s[:, at].to(before[slot].dtype).contiguous() for slot, s in slots.items()}
-        return weights, states
+        return {name: weights[name] for name in moving.weights}, {name: states[name] for name in moving.weights}
 
     # --- data ---------------------------------------------------------------------------------------------------
 

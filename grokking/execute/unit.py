@@ -1,5 +1,6 @@
 """One unit of work: train a cohort, from its last checkpoint if it has one, and store it."""
 
+import contextlib
 import ctypes
 import platform
 import time
@@ -89,6 +90,7 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
     """
     check_versions(specs[0].setting)
     torch.set_num_threads(1)
+    keep_freed_memory()
     if terms.device == "cuda":
         torch.set_float32_matmul_precision("high" if specs[0].setting.by_name["precision"] == "tf32" else "highest")
     began = time.perf_counter()
@@ -129,6 +131,19 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
     rows = [record.row() for record in unit.records]
     write_unit(terms.folder, rows, *stack(unit.records), info)
     checkpoints.clear()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a step frees for the next one (4 % of a step's time, one layer, batch 512).
+
+    Otherwise it gives tens of megabytes back in every step, and the kernel zeroes them page by page for the next. Does
+    nothing where the C library is not GNU's.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(trim_threshold, 2**31 - 1)
+        library.mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes
 
 
 def out_of_memory(error: Exception) -> bool:

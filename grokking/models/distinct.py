@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from grokking.tasks import Position
@@ -35,7 +36,7 @@ class Group:
 class Rows:
     """How rows of one axis become rows of another, for one batch of tokens [example, position]."""
 
-    def __init__(self, layout: tuple[Position, ...], tokens: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, layout: tuple[Position, ...], tokens: Tensor) -> None:
         self.examples = tokens.shape[0]
         # An operand with as many values as the batch has examples saves nothing: its positions are EVERY.
         self.axes: list[Axis] = [
@@ -43,13 +44,10 @@ class Rows:
             for place in layout
         ]
         self.counts = {axis: place.count for axis, place in zip(self.axes, layout, strict=True)}
-        self.pick: dict[
-            Axis, Tensor
-        ] = {}  # one-hot [example, value]: a matmul is exact here and deterministic backward
+        self.values: dict[Axis, Tensor] = {}  # [example] of each operand, counted from 0
         for index, (axis, place) in enumerate(zip(self.axes, layout, strict=True)):
-            if axis not in (NONE, EVERY) and axis not in self.pick:
-                values = torch.arange(place.first, place.first + place.count, device=tokens.device)
-                self.pick[axis] = (tokens[:, index, None] == values).to(dtype)
+            if axis not in (NONE, EVERY) and axis not in self.values:
+                self.values[axis] = tokens[:, index] - place.first
 
     def count(self, axis: Axis) -> int:
         """How many rows there are."""
@@ -61,7 +59,18 @@ class Rows:
             return x
         if axis is NONE:
             return x.expand(self.count(to), *x.shape[1:])
-        return (self.pick[axis] @ x.flatten(1)).unflatten(1, x.shape[1:])
+        return pick(x.flatten(1), self.values[axis]).unflatten(1, x.shape[1:])
+
+
+def pick(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows [example] of x [row, channel].
+
+    On a CPU they are looked up. Elsewhere a one-hot matrix picks them, which is exact too: nobody has seen there whether the
+    way back of a look-up always adds in one order, and never waits for the host.
+    """
+    if x.device.type == "cpu":
+        return F.embedding(rows, x)
+    return (rows[:, None] == torch.arange(len(x), device=x.device)).to(x.dtype) @ x
 
 
 def join(*axes: Axis) -> Axis:
@@ -72,7 +81,7 @@ def join(*axes: Axis) -> Axis:
 
 def forward(model: "Transformer", tokens: Tensor) -> Tensor:
     """Class scores [example, class] of tokens [example, position]; equal to `model.plain(tokens)`."""
-    rows = Rows(model.layout, tokens, model.embedding.weight.dtype)
+    rows = Rows(model.layout, tokens)
     groups = embed(model, rows, tokens)
     last = tokens.shape[1] - 1
     layers = model.layers()
