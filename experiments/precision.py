@@ -67,7 +67,7 @@ def draw(results: Results) -> Sequence[Drawing]:
 
 
 def _setting(runs: pd.DataFrame) -> list[str]:
-    """"defaults" or "tuned" for each run."""
+    """ "defaults" or "tuned" for each run."""
     found = {}
     for words, arms in SETTINGS.items():
         for settings in arms:

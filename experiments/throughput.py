@@ -2,48 +2,54 @@
 
 Not a sweep: nothing is trained to an end or stored, and timings are not byte-stable, so `make reproduce` leaves it out.
 
-    python experiments/throughput.py [--quick] [--device cuda] [--publish]        or: make bench
+    make bench        or: .venv/bin/python experiments/throughput.py [--quick] [--device cuda] [--publish]
 
-Forms      plain      one run, an ordinary module and torch.optim.AdamW (experiments/plain_loop.py), one thread
-           all cores  the same with as many threads as there are cores
+Forms      plain      one run, an ordinary module and torch.optim.AdamW (experiments/plain_loop.py)
            shortcuts  the same loop with the package's module, which computes every distinct state once
            cohort     the package: several runs side by side in one lifted step
-           captured   the same step compiled (`--compile`)
-Measure    run-steps per second, data and optimizer included, evaluation not. All forms of a comparison take turns in one
-           process; a figure is the median over the rounds, a ratio the median of the rounds' ratios to `plain`. One thread
-           everywhere but in `all cores`: a sweep runs one worker of one thread per core, so a core is what is compared.
-Share      matrix-product operations of a step (counted, with the shortcuts taken) per second, over what a 1024 × 1024 product
+           captured   the same step compiled (`--compile on`)
+Cores      One thread in all forms, and once as a machine is used: `plain` with PyTorch's own threads on every core against a
+           worker of one thread on each core, as `grokking sweep` has them.
+Measure    Run-steps per second, data and optimizer included, evaluation not. All forms of a comparison take turns in one
+           run; a rate is the median over the rounds, a ratio the median of the rounds' ratios to the first form on as many
+           cores. Memory is what a process of its own takes for a form beyond an idle one.
+Share      Matrix-product operations of a step (counted, with the shortcuts taken) per second, over what a 1024 × 1024 product
            of the same precision reaches in the same rounds.
 """
 
+import dataclasses
+import multiprocessing
 import os
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 import tyro
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from plain_loop import PlainLoop, plain_model
+from throughput_figure import drawing, markdown
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from grokking.engine.cohort import start
 from grokking.engine.trainer import Trainer
 from grokking.execute.local import widest
-from grokking.execute.unit import machine
-from grokking.plotting import COLORS, GREY, Drawing, caption, save, style
+from grokking.execute.unit import keep_freed_memory, machine
+from grokking.plotting import save
 from grokking.publish import PUBLISHED, rewrite_documents
 from grokking.roles import initial_weights
 from grokking.runs import RunSpec, run_spec
 
-FORMS = ("plain", "all cores", "shortcuts", "cohort", "captured")
-LEAST_SECONDS = 0.3  # of one turn
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+LEAST_SECONDS = 0.5  # of one turn
 
 
 @dataclass(frozen=True)
@@ -55,47 +61,127 @@ class Config:
     width: int = 128
     batch: int = 512  # 0: all training examples
     optimizer: str = "adamw"
+    precision: str = "fp32"
 
     def spec(self, seed: int = 0) -> RunSpec:
         """The run of this seed."""
         settings: dict[str, int | str] = {"task.p": self.p, "model.depth": self.depth, "model.width": self.width}
         settings |= {"batch_size": self.batch or self.p**2, "optimizer.name": self.optimizer, "steps": 10**9}
-        return run_spec(settings, seed)
+        return run_spec({**settings, "precision": self.precision}, seed)
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way to train: `advance` makes a step of `runs` runs."""
+    """One way to train: `advance` makes so many steps of `runs` runs."""
 
     name: str
+    config: Config
     runs: int
-    advance: Callable[[], object]
-    threads: int = 1
-
-    @property
-    def key(self) -> str:
-        """Its name and how many runs it trains at once."""
-        return f"{self.name} × {self.runs}"
+    advance: Callable[[int], None]
+    cores: int = 1  # used at once
+    threads: int = 1  # of this process
 
 
-def form(name: str, config: Config, device: torch.device, runs: int = 1) -> Form:
-    """The form of this name; `runs` counts for those that train several at once."""
-    spec, cores = config.spec(), os.cpu_count() or 1
-    if name in ("plain", "all cores"):
-        return Form(name, 1, PlainLoop(spec, plain_model(spec), device).advance, cores if name == "all cores" else 1)
+def repeated(step: Callable[[], object], wait: Callable[[], None] = lambda: None) -> Callable[[int], None]:
+    """`step` as often as is asked for, and at last what waits for the device."""
+
+    def advance(steps: int) -> None:
+        for _ in range(steps):
+            step()
+        wait()
+
+    return advance
+
+
+def form(name: str, config: Config, device: torch.device, runs: int = 0, cores: int = 1) -> Form:
+    """The form of this name on this device, in this process; `runs` (0: as many as a sweep) count where several train."""
+    spec = config.spec()
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    if name == "plain":
+        loop = PlainLoop(spec, plain_model(spec), device)
+        return Form(name, config, 1, repeated(loop.advance, wait), cores, threads=cores)
     if name == "shortcuts":
         model = spec.setting.model().to_empty(device="cpu")
         model.load_state_dict(initial_weights(model, spec.seed), strict=False)
-        return Form(name, 1, PlainLoop(spec, model, device).advance)
+        return Form(name, config, 1, repeated(PlainLoop(spec, model, device).advance, wait))
     trainer = Trainer(spec.setting, device, capture=name == "captured")
-    cohort = start([config.spec(seed) for seed in range(runs)], device)
-    return Form(name, runs, lambda: trainer.advance(cohort))
+    runs = runs or widest(device.type, name == "captured")
+    cohort = start([config.spec(seed) for seed in range(runs)], device, slots=trainer.slots)
+
+    def advance(steps: int) -> None:
+        until = cohort.step + steps
+        while cohort.step < until:
+            trainer.advance(cohort, until - cohort.step)
+        wait()
+
+    return Form(name, config, runs, advance)
 
 
-def product(device: torch.device) -> Form:
-    """A matrix product that fills the machine's arithmetic: 2 · 1024³ operations."""
-    a, b = torch.ones(2, 1024, 1024, device=device).unbind()
-    return Form("product", 1, lambda: a @ b)
+class Workers:
+    """A process per core, each with a form of its own: what `grokking sweep` makes of a machine."""
+
+    def __init__(self, name: str, config: Config, device: str, count: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        pipes = [context.Pipe() for _ in range(count)]
+        self.pipes = [ours for ours, _ in pipes]
+        self.processes = [
+            context.Process(target=_serve, args=(theirs, name, config, device), daemon=True) for _, theirs in pipes
+        ]
+        for process in self.processes:
+            process.start()
+        self.runs, self.memory = map(sum, zip(*(pipe.recv() for pipe in self.pipes), strict=True))
+
+    def advance(self, steps: int) -> None:
+        """So many steps of every worker, all at once."""
+        for pipe in self.pipes:
+            pipe.send(steps)
+        for pipe in self.pipes:
+            pipe.recv()
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, pipe in zip(self.processes, self.pipes, strict=True):
+            pipe.close()
+            process.join()
+
+
+def _serve(connection: Connection, name: str, config: Config, device: str) -> None:
+    """Tell runs and memory, then make steps as asked until the other end closes."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    on = torch.device(device)
+    idle = _memory(on)
+    own = form(name, config, on)
+    own.advance(3)
+    connection.send((own.runs, _memory(on) - idle))
+    try:
+        while True:
+            own.advance(connection.recv())
+            connection.send(None)
+    except EOFError:
+        pass
+
+
+def _memory(device: torch.device) -> int:
+    """The most bytes that this process has had so far, on the device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+    except OSError:  # no Linux; there ru_maxrss would hold the parent's peak, too
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def product(config: Config, device: torch.device) -> Form:
+    """A matrix product that fills the machine's arithmetic, in the configuration's precision: 2 · 1024³ operations."""
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    a, b = torch.ones(2, 1024, 1024, device=device, dtype=dtype).unbind()
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    return Form("product", config, 1, repeated(lambda: a @ b, wait))
 
 
 def operations(config: Config) -> float:
@@ -107,50 +193,58 @@ def operations(config: Config) -> float:
     return counter.get_total_flops() / 2
 
 
-def take_turns(forms: Sequence[Form], rounds: int, device: torch.device) -> list[dict[str, float]]:
-    """Run-steps per second of every form, round by round; one step of each, uncounted, warms up."""
-    lengths = {form.key: max(1, round(LEAST_SECONDS * _rate(form, 2, device) / form.runs)) for form in forms}
-    turns = tqdm([(number, form) for number in range(rounds) for form in forms], leave=False, desc="turns")
-    rates: list[dict[str, float]] = [{} for _ in range(rounds)]
-    for number, form in turns:
-        rates[number][form.key] = _rate(form, lengths[form.key], device)
-    return rates
+def take_turns(forms: Sequence[Form], rounds: int) -> list[list[float]]:
+    """Run-steps per second [round][form]; three steps of each, uncounted, warm up and tell how long a turn must be."""
+    lengths = [max(1, round(LEAST_SECONDS * _rate(form, 3) / form.runs)) for form in forms]
+    turns = tqdm([pair for _ in range(rounds) for pair in zip(forms, lengths, strict=True)], leave=False, desc="turns")
+    rates = [_rate(form, steps) for form, steps in turns]
+    return [rates[first : first + len(forms)] for first in range(0, len(rates), len(forms))]
 
 
-def _rate(form: Form, steps: int, device: torch.device) -> float:
+def _rate(form: Form, steps: int) -> float:
     torch.set_num_threads(form.threads)
-    form.advance()
-    _wait(device)
+    form.advance(1)
     began = time.perf_counter()
-    for _ in range(steps):
-        form.advance()
-    _wait(device)
+    form.advance(steps)
     return form.runs * steps / (time.perf_counter() - began)
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def measure(
-    part: str, config: Config, forms: Sequence[Form], rounds: int, device: torch.device
-) -> list[dict[str, Any]]:
-    """Lines of the table: these forms of one configuration, in turns."""
-    machines, per_step = product(device), operations(config)
-    rates = take_turns([*forms, machines], rounds, device)
+def measure(part: str, forms: Sequence[Form], rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """Lines of the table: these forms, in turns, each against the first that uses as many cores."""
+    configs = list(dict.fromkeys(form.config for form in forms))
+    per_step = {config: operations(config) for config in configs}
+    rates = take_turns([*forms, *(product(config, device) for config in configs)], rounds)
     lines = []
-    for form in forms:
-        own = [turn[form.key] for turn in rates]
-        line = {"part": part, "form": form.name, "cohort": form.runs, **asdict(config), "rounds": rounds}
+    for at, form in enumerate(forms):
+        own = [turn[at] for turn in rates]
+        first = next(place for place, other in enumerate(forms) if other.cores == form.cores)
+        line = {"part": part, "form": form.name, "cores": form.cores, "cohort": form.runs}
+        line |= {**dataclasses.asdict(form.config), "rounds": rounds}
         line |= {"run_steps_per_second": statistics.median(own), "least": min(own), "most": max(own)}
-        if (plain := next((turn for turn in forms if turn.name == "plain"), None)) is not None:
-            line["ratio_to_plain"] = statistics.median(turn[form.key] / turn[plain.key] for turn in rates)
-        if form.name not in ("plain", "all cores"):
-            line["operations"] = per_step
-            shares = [turn[form.key] * per_step / (turn[machines.key] * 2 * 1024**3) for turn in rates]
-            line["share_of_product"] = statistics.median(shares)
+        line |= {"ratio": statistics.median(turn[at] / turn[first] for turn in rates)}
+        if form.name != "plain" and form.cores == 1:
+            done, product_at = per_step[form.config], len(forms) + configs.index(form.config)
+            shares = [turn[at] * done / (turn[product_at] * 2 * 1024**3) for turn in rates]
+            line |= {"operations": done, "share_of_product": statistics.median(shares)}
         lines.append(line)
+    return lines
+
+
+def ablation(config: Config, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """From the plain loop to the captured cohort: on one core, on the whole machine, and how much memory each takes."""
+    forms = [form(name, config, device) for name in ("plain", "shortcuts", "cohort", "captured")]
+    with ExitStack() as stack:
+        if device.type == "cpu":
+            workers = stack.enter_context(Workers("captured", config, device.type, CORES))
+            forms += [
+                form("plain", config, device, cores=CORES),
+                Form("captured", config, workers.runs, workers.advance, CORES),
+            ]
+        lines = measure("ablation", forms, rounds, device)
+    for line in lines:
+        if line["cores"] == 1:
+            with Workers(line["form"], config, device.type, 1) as worker:
+                line["megabytes"] = round(worker.memory / 1e6)
     return lines
 
 
@@ -161,119 +255,36 @@ COSTS = [
     *(Config(width=width) for width in (64, 128, 256)),
     *(Config(depth=depth) for depth in (1, 2, 3)),
 ]
-COLOR = {"plain": GREY, "all cores": "#BBBBBB", "shortcuts": "#56B4E9", "cohort": "#0072B2", "captured": "#D55E00"}
 
 
 def everything(device: torch.device, rounds: int, quick: bool) -> pd.DataFrame:
     """All comparisons, line by line: `part` says which one a line belongs to."""
 
-    def usual(config: Config, *names: str) -> list[Form]:
-        return [form(name, config, device, widest(device.type, name == "captured")) for name in names]
-
-    plan = [("ablation", config, usual(config, *FORMS)) for config in (ABLATION[:1] if quick else ABLATION)]
-    if not quick:
-        muon = Config(optimizer="muon")
-        pairs = [form(name, Config(), device, runs) for name in ("cohort", "captured") for runs in WIDTHS[device.type]]
-        plan += [("width", Config(), pairs), ("muon", muon, usual(muon, "cohort", "captured"))]
-        plan += [("cost", config, usual(config, "plain", "cohort")) for config in dict.fromkeys(COSTS)]
-    lines = []
-    for part, config, forms in tqdm(plan, desc="comparisons"):
-        lines += measure(part, config, forms, rounds, device)
-    return pd.DataFrame(lines)
-
-
-def drawing(table: pd.DataFrame, where: str) -> Drawing:
-    """Ratios to the plain loop, form by form; rates by cohort width; and what p, width and depth cost."""
-    with style():
-        figure = Figure(figsize=(10, 3.4), layout="constrained")
-        bars, widths, costs = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
-        _bars(bars, table[table["part"] == "ablation"])
-        _widths(widths, table[table["part"] == "width"])
-        _costs(costs, table[table["part"] == "cost"])
-    rounds = int(table["rounds"].min())
-    caption(
-        figure,
-        f"x + y mod p, causal transformer of width 128 and 4 heads, batch 512, AdamW, float32; run-steps per second, median of "
-        f"{rounds} rounds in which all forms take turns (whiskers: least and most). One thread, but for “all cores”. Left: "
-        f"p = 97, ratio to the plain loop of the same round. {where}.",
-    )
-    return Drawing("throughput", figure, {"": table}, rounds, markdown=lambda table: markdown(table, where))
-
-
-def _bars(axes: Axes, table: pd.DataFrame) -> None:
-    groups = list(table.groupby(["depth", "batch"], sort=False))
-    names = list(dict.fromkeys(table["form"]))
-    for at, ((_, _), lines) in enumerate(groups):
-        base = lines["run_steps_per_second"].iloc[0]
-        for place, line in enumerate(lines.to_dict("records")):
-            x, ratio = at + (place - (len(names) - 1) / 2) * 0.16, line["ratio_to_plain"]
-            axes.bar(x, ratio, 0.15, color=COLOR[line["form"]], label=line["form"] if at == 0 else None)
-            reach = [[ratio - line["least"] / base], [line["most"] / base - ratio]]
-            axes.errorbar(x, ratio, [[max(0.0, reach[0][0])], [max(0.0, reach[1][0])]], color="#444444", lw=0.7)
-            axes.annotate(f"{ratio:.1f}", (x, ratio), (0, 4), textcoords="offset points", ha="center", fontsize=6.5)
-    labels = [
-        f"{depth} layer{'s' * (depth > 1)}\n{'batch 512' if batch else 'full batch'}" for (depth, batch), _ in groups
-    ]
-    axes.set_xticks(range(len(groups)), labels)
-    axes.set(ylabel="run-steps per second, plain loop = 1", title="What brings how much")
-    axes.legend(ncols=1, loc="upper right")
-    axes.grid(visible=False, axis="x")
-
-
-def _widths(axes: Axes, table: pd.DataFrame) -> None:
-    for name, lines in table.groupby("form", sort=False):
-        axes.plot(lines["cohort"], lines["run_steps_per_second"], marker="o", ms=4, color=COLOR[str(name)], label=name)
-        axes.fill_between(lines["cohort"], lines["least"], lines["most"], color=COLOR[str(name)], alpha=0.15, lw=0)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted(set(table["cohort"])), [str(width) for width in sorted(set(table["cohort"]))], minor=False)
-    axes.set_ylim(bottom=0)
-    axes.set(xlabel="runs in the cohort", ylabel="run-steps per second", title="Width of the cohort (p = 97)")
-    axes.legend()
-
-
-def _costs(axes: Axes, table: pd.DataFrame) -> None:
-    cohort = table[table["form"] == "cohort"]
-    default = Config()
-    for name, color in (("p", COLORS["muon"]), ("width", COLORS["adamw"]), ("depth", COLORS["adam"])):
-        others = [other for other in ("p", "width", "depth") if other != name]
-        lines = cohort[(cohort[others] == [getattr(default, other) for other in others]).all(axis=1)].sort_values(name)
-        axes.plot(
-            lines[name] / getattr(default, name),
-            1e3 / lines["run_steps_per_second"],
-            marker="o",
-            ms=4,
-            color=color,
-            label=f"{name} = {', '.join(map(str, lines[name]))}",
+    def usual(part: str, names: Sequence[str], *configs: Config) -> Callable[[], list[dict[str, Any]]]:
+        return lambda: measure(
+            part, [form(name, config, device) for config in configs for name in names], rounds, device
         )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks([0.5, 1, 2, 3], ["½", "1", "2", "3"])
-    axes.set_ylim(bottom=0)
-    axes.set(
-        xlabel="times the default (97, 128, 1 layer)", ylabel="milliseconds per run-step", title="Cost, in a cohort"
-    )
-    axes.legend()
 
+    def widths() -> list[dict[str, Any]]:
+        pairs = [(name, runs) for name in ("cohort", "captured") for runs in WIDTHS[device.type]]
+        return measure("width", [form(name, Config(), device, runs) for name, runs in pairs], rounds, device)
 
-def markdown(table: pd.DataFrame, where: str) -> str:
-    """The ablation as a table of a document."""
-    lines = [
-        "| model, batch | form | run-steps/s | ratio to plain | share of the measured matmul rate |",
-        "|---|---|---|---|---|",
+    plan: list[Callable[[], list[dict[str, Any]]]] = [
+        lambda config=config: ablation(config, rounds, device)  # type: ignore[misc]
+        for config in (ABLATION[:1] if quick else ABLATION)
     ]
-    for row in table[table["part"].isin(["ablation", "muon"])].to_dict("records"):
-        model = f"{row['depth']} layer{'s' * (row['depth'] > 1)}, {row['batch'] or 'full'}, {row['optimizer']}"
-        share = "–" if pd.isna(row["share_of_product"]) else f"{row['share_of_product']:.0%}"
-        ratio = "–" if pd.isna(row["ratio_to_plain"]) else f"{row['ratio_to_plain']:.2f}"
-        name = row["form"] + (f" of {row['cohort']}" if row["cohort"] > 1 else "")
-        rate = f"{row['run_steps_per_second']:.1f} ({row['least']:.1f} to {row['most']:.1f})"
-        lines.append(f"| {model} | {name} | {rate} | {ratio} | {share} |")
-    rounds = int(table["rounds"].min())
-    return "\n".join(
-        [*lines, "", f"`make bench`, p = 97, median of {rounds} rounds (least to most), one process: {where}."]
-    )
+    if not quick:
+        full, muon = Config(batch=0), Config(optimizer="muon")
+        plan += [widths, usual("muon", ("cohort", "captured"), muon)]
+        plan += [
+            usual("precision", ("captured",), config, dataclasses.replace(config, precision="bf16"))
+            for config in (Config(), Config(depth=2), full)
+        ]
+        plan += [usual("cost", ("plain", "captured"), config) for config in dict.fromkeys(COSTS)]
+    return pd.DataFrame([line for part in tqdm(plan, desc="comparisons") for line in part()])
 
 
-def main(device: str = "cpu", rounds: int = 5, quick: bool = False, publish: bool = False) -> None:
+def main(device: str = "cpu", rounds: int = 7, quick: bool = False, publish: bool = False) -> None:
     """Measure, and draw figures/throughput.png.
 
     Args:
@@ -282,9 +293,9 @@ def main(device: str = "cpu", rounds: int = 5, quick: bool = False, publish: boo
         quick: the first comparison alone.
         publish: maintainers: also to figures/published and the documents.
     """
-    on = torch.device(device)
-    table = everything(on, rounds, quick)
-    where = f"{machine(device)}, {os.cpu_count()} cores, PyTorch {torch.__version__}"
+    keep_freed_memory()  # for the plain loop, too
+    table = everything(torch.device(device), rounds, quick)
+    where = f"{machine(device)}, {CORES} cores, PyTorch {torch.__version__}"
     drawn = drawing(table.assign(machine=where), where)
     for folder in (Path("figures"), *([PUBLISHED] if publish else [])):
         print("\n".join(save(drawn, folder)))

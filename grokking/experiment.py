@@ -40,5 +40,7 @@ def open_experiment(path: str) -> Experiment:
     compile = getattr(module, "COMPILE", ())
     for scale in compile:
         if scale not in module.STUDIES:
-            raise BadInput(f"{path} has no scale {scale!r}, which its COMPILE names; {suggest(scale, list(module.STUDIES))}")
+            raise BadInput(
+                f"{path} has no scale {scale!r}, which its COMPILE names; {suggest(scale, list(module.STUDIES))}"
+            )
     return Experiment(path, module.STUDIES, module.draw, compile)

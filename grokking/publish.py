@@ -5,6 +5,7 @@ A document has places `<!-- generated: NAME -->` … `<!-- end -->`; what stands
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,7 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
         "runs": runs,
         "run_steps": steps,
         "core_minutes": round(results.core_seconds / 60 * steps / int(results.runs["steps_trained"].sum())),
+        "evaluation_share": None if math.isnan(results.evaluation_share) else round(results.evaluation_share, 3),
         "machine": "; ".join(results.machines),
         "claim": drawing.verdict.claim if drawing.verdict else "",
         "ours": drawing.verdict.ours if drawing.verdict else "",

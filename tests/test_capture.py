@@ -1,5 +1,6 @@
 """What is captured of a step: compiled, or recorded as a CUDA graph; and that neither asks the host anything."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from grokking.commands.arguments import Where
 from grokking.commands.train import train
 from grokking.engine import capture
 from grokking.engine.capture import Recorded
-from grokking.engine.cohort import COMPILED, power_of_two, start
+from grokking.engine.cohort import COMPILED, Moving, power_of_two, start
 from grokking.engine.loop import begin, training
 from grokking.engine.trainer import BLOCK, Trainer
 from grokking.errors import BadInput
@@ -141,6 +142,34 @@ def test_compiled_too_a_run_that_overflows_is_frozen_and_touches_no_other(captur
     assert beside.diverged_at[0] is None
     assert beside.diverged_at[1] == advanced(Trainer(bad[0].setting, CPU), bad, 10).diverged_at[0]
     assert leaves(beside, 0) == leaves(apart, 0)
+
+
+def test_a_compiled_step_takes_its_arguments_by_name_whatever_order_they_come_in():
+    """With two layers the order in which parameters are updated is not that in which they were declared."""
+    specs = runs(2, model__depth=2)
+    captured, plain = Trainer(specs[0].setting, CPU, capture=True), Trainer(specs[0].setting, CPU)
+    ours, theirs = advanced(captured, specs, 6), advanced(plain, specs, 6)
+    assert list(ours.weights) == list(theirs.weights)
+    backwards = Moving(dict(reversed(ours.weights.items())), ours.state, ours.finite, ours.moving.frozen_at)
+    shuffled = dataclasses.replace(ours, moving=backwards)
+    for cohort in (ours, shuffled, theirs):
+        (captured if cohort is not theirs else plain).advance(cohort)
+    for name, w in theirs.weights.items():
+        assert torch.allclose(ours.weights[name][:2], w, rtol=0, atol=2e-5), name
+        assert torch.equal(ours.weights[name], shuffled.weights[name]), name
+
+
+def test_where_an_experiment_declares_it_steps_are_compiled_if_they_can_be(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("grokking.execute.local.execute", lambda cohorts, terms, *_: seen.append(terms.compile) or [])
+    for compile, declared in (("declared", True), ("declared", False), ("off", True), ("on", False)):
+        train(runs(1), Where(out=tmp_path, compile=compile), (), declared)
+    assert seen == [True, False, False, True]
+    assert "not compiled" not in capsys.readouterr().err
+    monkeypatch.setattr(capture, "COMPILERS", ("no-such-compiler",))
+    train(runs(1), Where(out=tmp_path), (), declared=True)
+    assert seen[4:] == [False]
+    assert "steps are not compiled, which takes longer: that needs a C++ compiler" in capsys.readouterr().err
 
 
 def test_without_a_compiler_one_sentence_says_so_before_any_work(tmp_path, monkeypatch):

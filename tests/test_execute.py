@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -275,3 +277,31 @@ def test_the_cost_of_evaluating_grows_with_the_logarithm_of_the_budget():
     counts = [len(list(evaluation_steps(10, 0.05, 10**power))) for power in (4, 5, 6)]
     assert abs((counts[2] - counts[1]) - (counts[1] - counts[0])) <= 2
     assert counts[0] < 120
+
+
+FAULTS = """
+import resource, sys, torch
+from grokking.execute.unit import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():
+    for size in (5, 3, 7):  # megabytes
+        torch.ones(size * 2**18) + 1
+step()
+before = faults()
+for _ in range(20):
+    step()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of the GNU C library")
+def test_freed_memory_is_kept_for_the_next_step():
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("kept", "not")
+    )
+    assert kept < 10_000  # pages of 4 kB; every one touched anew is 150,000
+    assert given_back > 50_000

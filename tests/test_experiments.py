@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 
 from grokking.cli import command_line
+from grokking.errors import BadInput
 from grokking.experiment import open_experiment
 from grokking.plotting import Drawing, save
 from grokking.publish import PUBLISHED, filled, publish_drawing, verdicts
 from grokking.store import Results
 
 ROOT = Path(__file__).parent.parent
-FILES = [f"experiments/{name}.py" for name in ("delayed_generalization", "optimizers", "conditions")]
+FILES = [f"experiments/{name}.py" for name in ("delayed_generalization", "optimizers", "conditions", "precision")]
 REPRODUCED = FILES[:2]
 
 pytestmark = pytest.mark.parses
@@ -123,7 +124,27 @@ def test_sweep_then_draw_twice_gives_the_same_csv_bytes(tmp_path, capsys):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert {file.name for file in (tmp_path / "a").iterdir()} == {"tiny.png", "tiny.svg", "tiny.csv", "tiny_runs.csv"}
     assert command_line(["status", str(path), "--scale", "smoke", *places]) == 0
-    assert "2 of 2 runs stored (0 generalized, 2 censored, 0 diverged)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 of 2 runs stored (0 generalized, 2 censored, 0 diverged); 0.0 core-minutes, " in said
+    assert 0 < int(said.split("core-minutes, ")[1].split("%")[0]) < 100
+
+
+def test_experiments_that_declare_it_are_compiled_and_others_beside_them_are_not(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "grokking.commands.train.train",
+        lambda specs, where, imports, declared: calls.append((declared, len(specs))) or 0,
+    )
+    compiled, plain = tmp_path / "compiled.py", tmp_path / "plain.py"
+    compiled.write_text(EXPERIMENT.replace("range(2)", "range(3)") + '\nCOMPILE = ("smoke",)\n')
+    plain.write_text(EXPERIMENT)
+    command_line(["sweep", str(compiled), str(plain), "--scale", "smoke"])
+    command_line(["sweep", str(plain), "--scale", "smoke"])
+    assert calls == [(True, 3), (False, 2), (False, 2)]
+    odd = tmp_path / "odd.py"
+    odd.write_text(EXPERIMENT + '\nCOMPILE = ("laptop",)\n')
+    with pytest.raises(BadInput, match="has no scale 'laptop', which its COMPILE names"):
+        open_experiment(str(odd))
 
 
 def test_adopted_runs_are_not_trained_again_and_are_drawn(tmp_path, capsys):
@@ -153,10 +174,8 @@ def test_adopted_runs_are_not_trained_again_and_are_drawn(tmp_path, capsys):
 def test_publishing_refuses_to_replace_a_larger_n(tmp_path):
     from matplotlib.figure import Figure
 
-    from grokking.errors import BadInput
-
     runs = pd.DataFrame({"run_id": ["a"], "steps_trained": [10]})
-    results = Results(runs, pd.DataFrame(), ("somewhere",), 0, 1.0)
+    results = Results(runs, pd.DataFrame(), ("somewhere",), 0, 1.0, 0.1)
     publish_drawing(Drawing("x", Figure(), {"": runs, "runs": runs}, 10), results, "paper", "x.py", tmp_path)
     with pytest.raises(BadInput, match="n = 10"):
         publish_drawing(Drawing("x", Figure(), {"": runs, "runs": runs}, 5), results, "laptop", "x.py", tmp_path)

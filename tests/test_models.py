@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from grokking.engine.cohort import start
 from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
-from grokking.models import models
+from grokking.models import distinct, models
 from grokking.models.parts import ACTIVATIONS, Dropout, Norm, mix, rotate
 from grokking.models.transformer import CHOICES
 from grokking.roles import initial_weights
@@ -161,6 +161,28 @@ def test_the_shortcut_computes_a_distinct_state_once():
     model(tokens)
     # x and + depend on x alone: 5 rows of two positions; y and = on both operands; the last layer is wanted at = only.
     assert {layer: sorted(map(tuple, shapes)) for layer, shapes in rows.items()} == {0: [(5, 2), (25, 2)], 1: [(25, 1)]}
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16])
+def test_a_looked_up_row_is_the_one_that_a_one_hot_matrix_picks(channels):
+    """On a CPU rows are looked up; elsewhere a product picks them: the same values, and the same gradient."""
+    x = torch.linspace(-1, 1, 5 * channels, dtype=torch.float64).view(5, channels).requires_grad_()
+    rows, weights = torch.tensor([4, 0, 0, 2, 4, 4]), torch.arange(6 * channels, dtype=torch.float64).view(6, channels)
+    looked_up = distinct.pick(x, rows)
+    one_hot = distinct.one_hot(rows, 5, torch.float64) @ x
+    assert torch.equal(looked_up, one_hot)
+    assert torch.equal(looked_up, x[rows])
+    found, expected = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (looked_up, one_hot))
+    assert torch.allclose(found, expected, rtol=1e-15)
+
+
+def test_where_nothing_is_looked_up_the_shortcut_is_the_same(monkeypatch):
+    table = tasks["mod_div"].make(p=7)
+    model = build(table, depth=2, width=16)
+    tokens, _ = sample(table, 42)
+    expected = model(tokens)
+    monkeypatch.setattr(distinct, "pick", lambda x, rows: distinct.one_hot(rows, len(x), x.dtype) @ x)
+    assert_close(model(tokens), expected)
 
 
 # --- the plain forward is the transformer of the papers ---------------------------------------------------------------

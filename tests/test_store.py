@@ -405,6 +405,14 @@ def test_core_seconds_are_shared_by_steps(tmp_path):
     assert [load(tmp_path, asked).core_seconds for asked in ([a], [b], [a, b, c], [])] == [2.0, 6.0, 13.0, 0.0]
 
 
+def test_the_share_of_evaluations_is_that_of_the_seconds_of_the_runs_asked_for(tmp_path):
+    a, b, c = ids(*"abc")
+    put(tmp_path, rows_of([a, b], steps_trained=[20, 60]), seconds=8.0, evaluation_seconds=2.0)
+    put(tmp_path, rows_of([c]), seconds=2.0, evaluation_seconds=1.0)
+    assert [load(tmp_path, asked).evaluation_share for asked in ([a], [c], [a, b, c])] == [0.25, 0.5, 0.3]
+    assert np.isnan(load(tmp_path, []).evaluation_share)
+
+
 # --- writing ------------------------------------------------------------------------------------------------------
 
 

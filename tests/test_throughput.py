@@ -14,9 +14,12 @@ from grokking.runs import run_spec
 sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
 import throughput
+import throughput_figure
 from plain_loop import PlainLoop, plain_model
+from throughput import Config, Form
 
 CPU = torch.device("cpu")
+SMALL = Config(p=11, depth=2, width=32, batch=16)
 
 
 def ours(spec, steps):
@@ -42,55 +45,80 @@ def test_the_plain_loop_trains_the_same_run(depth, batch):
 
 
 @pytest.mark.parametrize("name", ["plain", "shortcuts", "cohort"])
-def test_every_form_trains_what_its_configuration_says(name):
-    config = throughput.Config(p=11, depth=2, width=32, batch=16)
-    form = throughput.form(name, config, CPU, runs=3)
-    form.advance()
-    assert form.runs == (3 if name == "cohort" else 1)
-    setting = config.spec().setting
-    assert (setting.integer("model.depth"), setting.integer("model.width"), setting.integer("batch_size")) == (
-        2,
-        32,
-        16,
-    )
+def test_every_form_makes_as_many_steps_as_it_is_asked_for(name, monkeypatch):
+    steps = []
+    for trainer in (PlainLoop, Trainer):
+        advance = trainer.advance
+        monkeypatch.setattr(trainer, "advance", lambda *given, advance=advance: (steps.append(1), advance(*given)))
+    form = throughput.form(name, SMALL, CPU, runs=3)
+    form.advance(4)
+    assert (len(steps), form.runs) == (4, 3 if name == "cohort" else 1)
+    setting = SMALL.spec().setting
+    assert [setting.integer(n) for n in ("model.depth", "model.width", "batch_size")] == [2, 32, 16]
+
+
+def test_workers_train_on_every_core_and_say_what_they_take():
+    with throughput.Workers("cohort", SMALL, "cpu", 2) as workers:
+        assert workers.runs == 2 * throughput.widest("cpu", compile=False)
+        assert 1e6 < workers.memory < 2e9
+        workers.advance(2)
+    assert [process.exitcode for process in workers.processes] == [0, 0]
 
 
 def test_operations_are_those_that_the_shortcuts_leave():
-    """By hand, for one layer of width w: forward, twice as much backward, but nothing behind the one-hot rows."""
+    """By hand, for one layer of width w: forward and twice as much backward; looking rows up multiplies nothing."""
     p, w, n = 97, 128, 512
     keys_and_values = 2 * (2 * p + 2) * w * w + w * w  # a, b and two constants; one query
     behind = n * w * w + 8 * n * w * w + n * w * p
-    products = 3 * (keys_and_values + behind)
-    lifted = 2 * (2 * n * p * w)  # values of a and b, forward and backward to the values alone
-    assert throughput.operations(throughput.Config()) == pytest.approx(2 * (products + lifted), rel=0.02)
+    assert throughput.operations(Config()) == pytest.approx(2 * 3 * (keys_and_values + behind), rel=0.02)
 
 
-def test_a_ratio_is_that_of_the_same_round(monkeypatch):
-    rates = iter([{"plain × 1": 10.0, "cohort × 4": 40.0}, {"plain × 1": 20.0, "cohort × 4": 60.0}] * 2)
-    forms = [throughput.Form("plain", 1, None), throughput.Form("cohort", 4, None)]
-    turns = [{**next(rates), "product × 1": 1e3} for _ in range(3)]
+def test_a_ratio_is_that_of_the_same_round_and_of_as_many_cores(monkeypatch):
+    config = Config(p=11, width=32, batch=16)
+    forms = [
+        Form("plain", config, 1, None),
+        Form("cohort", config, 4, None),
+        Form("plain", config, 1, None, cores=2, threads=2),
+        Form("captured", config, 8, None, cores=2),
+    ]
+    turns = [[10.0, 40.0, 15.0, 90.0, 1e3], [20.0, 60.0, 20.0, 100.0, 1e3], [10.0, 40.0, 15.0, 90.0, 1e3]]
     monkeypatch.setattr(throughput, "take_turns", lambda *_: turns)
-    plain, cohort = throughput.measure("x", throughput.Config(p=11, width=32, batch=16), forms, 3, CPU)
-    assert plain["ratio_to_plain"] == 1.0
-    assert (cohort["ratio_to_plain"], cohort["run_steps_per_second"]) == (4.0, 40.0)
+    plain, cohort, plain_on_all, captured_on_all = throughput.measure("x", forms, 3, CPU)
+    assert (plain["ratio"], cohort["ratio"], plain_on_all["ratio"], captured_on_all["ratio"]) == (1.0, 4.0, 1.0, 6.0)
+    assert cohort["run_steps_per_second"] == 40.0
     assert (cohort["least"], cohort["most"]) == (40.0, 60.0)
     assert cohort["share_of_product"] == pytest.approx(40 * cohort["operations"] / (1e3 * 2 * 1024**3))
+    assert "share_of_product" not in plain
+    assert "share_of_product" not in captured_on_all
+
+
+def test_forms_take_turns_and_a_turn_is_as_long_for_all(monkeypatch):
+    monkeypatch.setattr(throughput, "_rate", lambda form, steps: seen.append((form.name, steps)) or form.runs * 10.0)
+    seen = []
+    forms = [Form("a", SMALL, 1, None), Form("b", SMALL, 4, None)]
+    assert throughput.take_turns(forms, 2) == [[10.0, 40.0], [10.0, 40.0]]
+    steps = round(10 * throughput.LEAST_SECONDS)
+    assert seen == [("a", 3), ("b", 3), ("a", steps), ("b", steps), ("a", steps), ("b", steps)]
 
 
 def test_the_picture_and_the_table_are_made_from_any_measured_lines():
+    one, all_cores = ("plain", "shortcuts", "cohort", "captured"), ("plain", "captured")
     lines = []
-    for part, forms, configs in (
-        ("ablation", throughput.FORMS, throughput.ABLATION),
-        ("width", ("cohort", "captured"), [throughput.Config()]),
-        ("cost", ("plain", "cohort"), throughput.COSTS),
+    for part, configs, forms in (
+        ("ablation", throughput.ABLATION, [*((name, 1) for name in one), *((name, 2) for name in all_cores)]),
+        ("width", [Config()], [("cohort", 1), ("captured", 1)]),
+        ("precision", [Config(precision="bf16")], [("captured", 1)]),
+        ("cost", throughput.COSTS, [("plain", 1), ("captured", 1)]),
     ):
         for config in configs:
-            for place, form in enumerate(forms):
+            for place, (form, cores) in enumerate(forms):
                 rate = {"run_steps_per_second": 10.0 + place, "least": 9.0, "most": 12.0, "rounds": 5}
-                own = {"part": part, "form": form, "cohort": 8, "ratio_to_plain": 1.0 + place, "share_of_product": 0.5}
-                lines.append({**own, **vars(config), **rate})
-    drawn = throughput.drawing(pd.DataFrame(lines), "an abacus")
-    assert "an abacus" in drawn.markdown(drawn.tables[""])
-    assert "| 2 layers, full, adamw | captured of 8 | 14.0 (9.0 to 12.0) | 5.00 | 50% |" in drawn.markdown(
-        drawn.tables[""]
-    )
+                own = {"part": part, "form": form, "cohort": 8, "cores": cores, "ratio": 1.0 + place}
+                extra = {"share_of_product": 0.5, "megabytes": 100.0} if cores == 1 else {}
+                lines.append({**own, **vars(config), **rate, **extra})
+    drawn = throughput_figure.drawing(pd.DataFrame(lines), "an abacus")
+    text = drawn.markdown(drawn.tables[""])
+    assert "an abacus" in text
+    assert "| 2 layers, full, adamw | captured of 8 | 13.0 (9.0 to 12.0) | 4.00 | 50% | 100 MB |" in text
+    assert "| 2 layers, full, adamw | captured of 8, 2 cores | 15.0 (9.0 to 12.0) | 6.00 | – | – |" in text
+    assert "| 1 layer, 512, adamw, bf16 | captured of 8 |" in text

@@ -60,7 +60,9 @@ def status(
         ends = results.runs["status"].value_counts() if len(results.runs) else {}
         words = ", ".join(f"{ends.get(end, 0)} {end}" for end in ("generalized", "censored", "diverged"))
         of = "" if run_ids is None else f" of {len(run_ids)}"
-        print(f"{name}: {len(results.runs)}{of} runs stored ({words})")
+        minutes = f"; {results.core_seconds / 60:,.1f} core-minutes" if len(results.runs) else ""
+        evaluating = f", {results.evaluation_share:.0%} of them in evaluations" if results.core_seconds else ""
+        print(f"{name}: {len(results.runs)}{of} runs stored ({words}){minutes}{evaluating}")
 
     if not out.is_dir():
         raise BadInput(f"out = {str(out)!r} is no folder; name one that holds results")

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class _CompilingParts(Interpreter):
         from torch._inductor import standalone_compile
 
         compiled_part = standalone_compile(
-            self.module.get_submodule(target), list(args), dynamic_shapes="from_example_inputs"
+            cast(GraphModule, self.module.get_submodule(target)), list(args), dynamic_shapes="from_example_inputs"
         )
         setattr(self.module, target, _Part(compiled_part))
         return compiled_part(*args)

@@ -27,7 +27,7 @@ from grokking.store.sealed import Damaged, check, clear_abandoned, read, seal, s
 from grokking.store.units import METRICS, unit_name
 
 FILES = ("cohort.safetensors", "progress.json")
-SCHEMA = 2  # raised when what a checkpoint holds changes
+SCHEMA = 3  # raised when what a checkpoint holds changes
 KEPT = 2  # the last, and the one before in case the last is damaged
 SHARE = 0.05  # of the time at most goes into checkpoints
 
@@ -202,6 +202,7 @@ def _progress(unit: Training) -> dict[str, Any]:
         "run_ids": [record.spec.run_id for record in unit.records],
         "going": [record.spec.run_id for record in unit.going()],
         "records": [[record.steps, record.curves, record.diverged_at] for record in unit.records],
+        "evaluating": unit.evaluating,
     }
 
 
@@ -233,7 +234,7 @@ def _restored(specs: Sequence[RunSpec], progress: Mapping[str, Any], tensors: Te
         saved_as("finite", cohort.moving.finite),
         saved_as("frozen_at", cohort.moving.frozen_at),
     )
-    unit.cohort = cohort
+    unit.cohort, unit.evaluating = cohort, float(progress["evaluating"])
     return unit
 
 

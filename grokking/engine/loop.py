@@ -55,7 +55,7 @@ class Training:
 
     records: list[Record]  # of every run of the unit, in its order
     cohort: Cohort  # the runs that still train
-    evaluating: float = 0.0  # seconds spent on evaluations by this process
+    evaluating: float = 0.0  # seconds spent on evaluations
 
     def going(self) -> list[Record]:
         """Records of the runs in the cohort, in its order."""

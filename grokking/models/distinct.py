@@ -70,7 +70,12 @@ def pick(x: Tensor, rows: Tensor) -> Tensor:
     """
     if x.device.type == "cpu":
         return F.embedding(rows, x)
-    return (rows[:, None] == torch.arange(len(x), device=x.device)).to(x.dtype) @ x
+    return one_hot(rows, len(x), x.dtype) @ x
+
+
+def one_hot(rows: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """[example, row] with a 1 at each example's row [example], of `count` rows."""
+    return (rows[:, None] == torch.arange(count, device=rows.device)).to(dtype)
 
 
 def join(*axes: Axis) -> Axis:

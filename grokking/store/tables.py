@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Results:
     machines: tuple[str, ...]  # what they were trained on
     missing: int  # runs asked for that are not stored
     core_seconds: float  # what training the stored ones took, one core each
+    evaluation_share: float  # how much of that went into evaluations, where it is known; NaN where it is not
 
 
 def load(
@@ -48,6 +50,7 @@ def load(
     wanted = list(dict.fromkeys(wanted))
     arrays = _curves(folder, known, set(wanted)) if curves else {}
     homes = _homes(folder, [unit for unit in known if not curves or unit.name in arrays], set(wanted))
+    seconds, evaluating = (_core_seconds(homes, wanted, what) for what in ("seconds", "evaluation_seconds"))
     published = {run_id: source for run_id, source in adopted(adopt).items() if run_id not in homes}
     here = [run_id for run_id in wanted if run_id in homes or run_id in published]
     runs = _runs(homes, published, here)
@@ -56,7 +59,8 @@ def load(
         _curve_table(homes, arrays, published, runs) if curves else pd.DataFrame(),
         tuple(sorted({homes[run_id][0].machine if run_id in homes else published[run_id].machine for run_id in here})),
         len(wanted) - len(here),
-        _core_seconds(homes, runs) + sum(published[run_id].seconds(run_id) for run_id in here if run_id in published),
+        seconds + sum(published[run_id].seconds(run_id) for run_id in here if run_id in published),
+        evaluating / seconds if seconds else math.nan,
     )
 
 
@@ -159,11 +163,11 @@ def _curve_table(
     return pd.concat(tables).reset_index(drop=True)
 
 
-def _core_seconds(homes: dict[str, Home], runs: pd.DataFrame) -> float:
-    """Each run's part of its unit's seconds, in proportion to its steps."""
+def _core_seconds(homes: dict[str, Home], run_ids: Sequence[str], what: str) -> float:
+    """Each run's part of its unit's seconds (or evaluation_seconds), in proportion to its steps."""
     total = 0.0
-    for run_id in runs["run_id"] if len(runs) else ():
+    for run_id in run_ids:
         if run_id in homes:
             unit, at = homes[run_id]
-            total += unit.seconds * unit.steps[at] / max(1, sum(unit.steps))
+            total += getattr(unit, what) * unit.steps[at] / max(1, sum(unit.steps))
     return total

@@ -77,6 +77,7 @@ class Parsed:
     steps: list[int]  # [run], how long each was trained
     machine: str
     seconds: float
+    evaluation_seconds: float  # of those
     digests: list[str]  # [run], of each run's own curves: with its line, all that is known of it
 
 
@@ -93,14 +94,16 @@ def parse_unit(content: Mapping[str, bytes]) -> Parsed:
         table = unit_curves(content["curves.npy"])
         own = [table[:, run][table["step"][:, run] <= last] for run, last in enumerate(steps)]
         digests = [hashlib.sha256(repr(part.dtype).encode() + part.tobytes()).hexdigest()[:16] for part in own]
-        run_ids, seconds = [str(run_id) for run_id in info["run_ids"]], float(info.get("seconds", 0.0))
+        run_ids = [str(run_id) for run_id in info["run_ids"]]
+        seconds, evaluating = (float(info.get(name, 0.0)) for name in ("seconds", "evaluation_seconds"))
     except Damaged:
         raise
     except Exception as error:  # files that others wrote, or changed, can be wrong in any way
         raise Damaged(f"it was not written by this package ({type(error).__name__}: {error})") from None
     if [line.split(",", 1)[0] for line in lines] != run_ids:
         raise Damaged("runs.csv and unit.json name different runs")
-    return Parsed(run_ids, header, lines, steps, str(info.get("machine", "unknown machine")), seconds, digests)
+    machine = str(info.get("machine", "unknown machine"))
+    return Parsed(run_ids, header, lines, steps, machine, seconds, evaluating, digests)
 
 
 def unit_curves(content: bytes) -> NDArray[Any]:

@@ -1,0 +1,107 @@
+"""The picture and the table of experiments/throughput.py, from its measured lines."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from grokking.plotting import COLORS, GREY, Drawing, caption, style
+
+COLOR = {"plain": GREY, "shortcuts": "#56B4E9", "cohort": "#0072B2", "captured": "#D55E00"}
+DEFAULT = {"p": 97, "width": 128, "depth": 1}
+
+
+def drawing(table: pd.DataFrame, where: str) -> Drawing:
+    """Ratios to the plain loop, form by form; rates by cohort width; and what p, width and depth cost."""
+    with style():
+        figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+        bars, widths, costs = figure.subplots(1, 3, width_ratios=(1.7, 1, 1))
+        _bars(bars, table[table["part"] == "ablation"])
+        _widths(widths, table[table["part"] == "width"])
+        _costs(costs, table[table["part"] == "cost"])
+    rounds = int(table["rounds"].min())
+    caption(
+        figure,
+        f"x + y mod p, causal transformer of width 128 and 4 heads, batch 512, AdamW, float32; medians of {rounds} rounds in which "
+        "all forms of a comparison take turns. Left: p = 97; run-steps per second over those of the plain PyTorch loop in the same "
+        "round, on one core, and hatched on all cores (plain: PyTorch's own threads; captured: a worker on each core). Middle: one "
+        f"core; bands: least to most. Right: one core, captured. {where}.",
+    )
+    return Drawing("throughput", figure, {"": table}, rounds, markdown=lambda table: markdown(table, where))
+
+
+def _bars(axes: Axes, table: pd.DataFrame) -> None:
+    groups = list(table.groupby(["depth", "batch"], sort=False))
+    for at, (_, lines) in enumerate(groups):
+        lines = lines[lines["form"] != "plain"]
+        for place, line in enumerate(lines.to_dict("records")):
+            x, several = at + (place - (len(lines) - 1) / 2) * 0.2, line["cores"] > 1
+            words = f"{line['form']}, {'all cores' if several else 'one core'}"
+            (bar,) = axes.bar(x, line["ratio"], 0.19, color=COLOR[line["form"]], label=words if at == 0 else None)
+            if several:
+                bar.set(hatch="///", edgecolor="white", linewidth=0)
+            axes.annotate(
+                f"{line['ratio']:.1f}", (x, line["ratio"]), (0, 2), textcoords="offset points", ha="center", fontsize=7
+            )
+    axes.axhline(1, color=GREY, lw=1.2, label="plain loop, on as many cores")
+    labels = [
+        f"{depth} layer{'s' * (depth > 1)}\n{'batch 512' if batch else 'full batch'}" for (depth, batch), _ in groups
+    ]
+    axes.set_xticks(range(len(groups)), labels)
+    axes.set_ylim(0, 1.3 * table["ratio"].max())
+    axes.set(ylabel="run-steps per second, plain loop = 1", title="What brings how much")
+    axes.legend(ncols=2, loc="upper center")
+    axes.grid(visible=False, axis="x")
+
+
+def _widths(axes: Axes, table: pd.DataFrame) -> None:
+    for name, lines in table.groupby("form", sort=False):
+        axes.plot(lines["cohort"], lines["run_steps_per_second"], marker="o", ms=4, color=COLOR[str(name)], label=name)
+        axes.fill_between(lines["cohort"], lines["least"], lines["most"], color=COLOR[str(name)], alpha=0.15, lw=0)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(set(table["cohort"])), [str(width) for width in sorted(set(table["cohort"]))], minor=False)
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="runs in the cohort", ylabel="run-steps per second", title="Width of the cohort (p = 97)")
+    axes.legend(loc="lower right")
+
+
+def _costs(axes: Axes, table: pd.DataFrame) -> None:
+    captured = table[table["form"] == "captured"]
+    for name, color in (("p", COLORS["muon"]), ("width", COLORS["adamw"]), ("depth", COLORS["adam"])):
+        others = [other for other in DEFAULT if other != name]
+        lines = captured[(captured[others] == [DEFAULT[other] for other in others]).all(axis=1)].sort_values(name)
+        words = f"{name} = {', '.join(map(str, lines[name]))}"
+        times, milliseconds = lines[name] / DEFAULT[name], 1e3 / lines["run_steps_per_second"]
+        axes.plot(times, milliseconds, marker="o", ms=4, color=color, label=words)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([0.25, 0.5, 1, 2, 3], ["¼", "½", "1", "2", "3"])
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="times the default (97, 128, 1)", ylabel="milliseconds per run-step", title="Cost")
+    axes.legend(loc="upper left")
+
+
+def markdown(table: pd.DataFrame, where: str) -> str:
+    """Ablation, Muon and bfloat16 as a table of a document."""
+    lines = [
+        "| model, batch | form | run-steps/s | ratio | share of the measured matmul rate | memory |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in table[table["part"].isin(["ablation", "muon", "precision"])].to_dict("records"):
+        model = f"{row['depth']} layer{'s' * (row['depth'] > 1)}, {row['batch'] or 'full'}, {row['optimizer']}"
+        model += f", {row['precision']}" if row["part"] == "precision" else ""
+        share, memory = (
+            "–" if pd.isna(row.get(name)) else words.format(row[name])
+            for name, words in (("share_of_product", "{:.0%}"), ("megabytes", "{:.0f} MB"))
+        )
+        name = row["form"] + (f" of {row['cohort']}" if row["cohort"] > 1 else "")
+        name += f", {row['cores']} cores" if row["cores"] > 1 else ""
+        rate = f"{row['run_steps_per_second']:.1f} ({row['least']:.1f} to {row['most']:.1f})"
+        lines.append(f"| {model} | {name} | {rate} | {row['ratio']:.2f} | {share} | {memory} |")
+    rounds = int(table["rounds"].min())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"`make bench`, p = 97, median of {rounds} rounds (least to most), in turns: {where}. One core and one "
+            "thread where no number of cores stands. Ratio: to the first line of the comparison on as many cores.",
+        ]
+    )
