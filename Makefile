@@ -5,7 +5,7 @@ BIN := .venv/bin
 EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test check figures faults clean
+.PHONY: help install reproduce test check figures faults bench gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,6 +34,13 @@ test: install  ## the test suite
 
 faults: install  ## kill, stop, corrupt and starve sweeps on purpose, and count what is lost (about half an hour)
 	PYTHONPATH=tests $(BIN)/python -m faults
+
+bench: install  ## run-steps per second against a plain PyTorch loop, part by part (half an hour, on an idle machine)
+	$(BIN)/python experiments/throughput.py
+
+gpu: install  ## what needs a CUDA device: its tests, and run-steps per second at cohorts of 1 to 256
+	$(BIN)/python -m pytest -m gpu -n 0
+	$(BIN)/python experiments/throughput.py --device cuda --rounds 3
 
 check: install  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

@@ -7,7 +7,7 @@ Not a sweep: nothing is trained to an end or stored, and timings are not byte-st
 Forms      plain      one run, an ordinary module and torch.optim.AdamW (experiments/plain_loop.py)
            shortcuts  the same loop with the package's module, which computes every distinct state once
            cohort     the package: several runs side by side in one lifted step
-           captured   the same step compiled (`--compile on`)
+           captured   the same step compiled (`--compile on`); on CUDA `cohort` is captured already, as a graph of ten steps
 Cores      One thread in all forms, and once as a machine is used: `plain` with PyTorch's own threads on every core against a
            worker of one thread on each core, as `grokking sweep` has them.
 Measure    Run-steps per second, data and optimizer included, evaluation not. All forms of a comparison take turns in one
@@ -35,7 +35,7 @@ import pandas as pd
 import torch
 import tyro
 from plain_loop import PlainLoop, plain_model
-from throughput_figure import drawing, markdown
+from throughput_figure import drawing, markdown, short
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -232,7 +232,7 @@ def measure(part: str, forms: Sequence[Form], rounds: int, device: torch.device)
 
 def ablation(config: Config, rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """From the plain loop to the captured cohort: on one core, on the whole machine, and how much memory each takes."""
-    forms = [form(name, config, device) for name in ("plain", "shortcuts", "cohort", "captured")]
+    forms = [form(name, config, device) for name in FORMS[device.type]]
     with ExitStack() as stack:
         if device.type == "cpu":
             workers = stack.enter_context(Workers("captured", config, device.type, CORES))
@@ -248,6 +248,7 @@ def ablation(config: Config, rounds: int, device: torch.device) -> list[dict[str
     return lines
 
 
+FORMS = {"cpu": ("plain", "shortcuts", "cohort", "captured"), "cuda": ("plain", "shortcuts", "cohort")}
 ABLATION = [Config(depth=depth, batch=batch) for depth in (1, 2) for batch in (512, 0)]
 WIDTHS = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 8, 64, 256)}
 COSTS = [
@@ -265,8 +266,10 @@ def everything(device: torch.device, rounds: int, quick: bool) -> pd.DataFrame:
             part, [form(name, config, device) for config in configs for name in names], rounds, device
         )
 
+    *_, best = FORMS[device.type]
+
     def widths() -> list[dict[str, Any]]:
-        pairs = [(name, runs) for name in ("cohort", "captured") for runs in WIDTHS[device.type]]
+        pairs = [(name, runs) for name in FORMS[device.type][2:] for runs in WIDTHS[device.type]]
         return measure("width", [form(name, Config(), device, runs) for name, runs in pairs], rounds, device)
 
     plan: list[Callable[[], list[dict[str, Any]]]] = [
@@ -275,12 +278,12 @@ def everything(device: torch.device, rounds: int, quick: bool) -> pd.DataFrame:
     ]
     if not quick:
         full, muon = Config(batch=0), Config(optimizer="muon")
-        plan += [widths, usual("muon", ("cohort", "captured"), muon)]
+        plan += [widths, usual("muon", FORMS[device.type][2:], muon)]
         plan += [
-            usual("precision", ("captured",), config, dataclasses.replace(config, precision="bf16"))
+            usual("precision", (best,), config, dataclasses.replace(config, precision="bf16"))
             for config in (Config(), Config(depth=2), full)
         ]
-        plan += [usual("cost", ("plain", "captured"), config) for config in dict.fromkeys(COSTS)]
+        plan += [usual("cost", ("plain", best), config) for config in dict.fromkeys(COSTS)]
     return pd.DataFrame([line for part in tqdm(plan, desc="comparisons") for line in part()])
 
 
@@ -294,15 +297,17 @@ def main(device: str = "cpu", rounds: int = 7, quick: bool = False, publish: boo
         publish: maintainers: also to figures/published and the documents.
     """
     keep_freed_memory()  # for the plain loop, too
-    table = everything(torch.device(device), rounds, quick)
     where = f"{machine(device)}, {CORES} cores, PyTorch {torch.__version__}"
-    drawn = drawing(table.assign(machine=where), where)
+    table = everything(torch.device(device), rounds, quick).assign(machine=where)
+    drawn, name = drawing(table), "throughput" if device == "cpu" else f"throughput_{device}"
+    drawn = dataclasses.replace(drawn, name=name)
     for folder in (Path("figures"), *([PUBLISHED] if publish else [])):
         print("\n".join(save(drawn, folder)))
-        (folder / "throughput.md").write_text(markdown(table, where) + "\n")
+        for words, text in (("", markdown(table)), ("_short", short(table))):
+            (folder / f"{name}{words}.md").write_text(text + "\n")
     if publish:
         rewrite_documents()
-    print(markdown(table, where))
+    print(markdown(table), short(table), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The picture and the table of experiments/throughput.py, from its measured lines."""
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -7,10 +10,11 @@ from matplotlib.figure import Figure
 from grokking.plotting import COLORS, GREY, Drawing, caption, style
 
 COLOR = {"plain": GREY, "shortcuts": "#56B4E9", "cohort": "#0072B2", "captured": "#D55E00"}
+STEPS = 2_000
 DEFAULT = {"p": 97, "width": 128, "depth": 1}
 
 
-def drawing(table: pd.DataFrame, where: str) -> Drawing:
+def drawing(table: pd.DataFrame) -> Drawing:
     """Ratios to the plain loop, form by form; rates by cohort width; and what p, width and depth cost."""
     with style():
         figure = Figure(figsize=(10.5, 3.6), layout="constrained")
@@ -24,9 +28,9 @@ def drawing(table: pd.DataFrame, where: str) -> Drawing:
         f"x + y mod p, causal transformer of width 128 and 4 heads, batch 512, AdamW, float32; medians of {rounds} rounds in which "
         "all forms of a comparison take turns. Left: p = 97; run-steps per second over those of the plain PyTorch loop in the same "
         "round, on one core, and hatched on all cores (plain: PyTorch's own threads; captured: a worker on each core). Middle: one "
-        f"core; bands: least to most. Right: one core, captured. {where}.",
+        f"core; bands: least to most. Right: one core, captured. {table['machine'].iloc[0]}.",
     )
-    return Drawing("throughput", figure, {"": table}, rounds, markdown=lambda table: markdown(table, where))
+    return Drawing("throughput", figure, {"": table}, rounds, markdown=markdown)
 
 
 def _bars(axes: Axes, table: pd.DataFrame) -> None:
@@ -65,7 +69,7 @@ def _widths(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _costs(axes: Axes, table: pd.DataFrame) -> None:
-    captured = table[table["form"] == "captured"]
+    captured = table[table["form"] != "plain"]
     for name, color in (("p", COLORS["muon"]), ("width", COLORS["adamw"]), ("depth", COLORS["adam"])):
         others = [other for other in DEFAULT if other != name]
         lines = captured[(captured[others] == [DEFAULT[other] for other in others]).all(axis=1)].sort_values(name)
@@ -79,29 +83,50 @@ def _costs(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(loc="upper left")
 
 
-def markdown(table: pd.DataFrame, where: str) -> str:
+def markdown(table: pd.DataFrame) -> str:
     """Ablation, Muon and bfloat16 as a table of a document."""
     lines = [
         "| model, batch | form | run-steps/s | ratio | share of the measured matmul rate | memory |",
         "|---|---|---|---|---|---|",
     ]
     for row in table[table["part"].isin(["ablation", "muon", "precision"])].to_dict("records"):
-        model = f"{row['depth']} layer{'s' * (row['depth'] > 1)}, {row['batch'] or 'full'}, {row['optimizer']}"
-        model += f", {row['precision']}" if row["part"] == "precision" else ""
+        model = f"{_model(row)}, {row['optimizer']}" + (f", {row['precision']}" if row["part"] == "precision" else "")
         share, memory = (
             "–" if pd.isna(row.get(name)) else words.format(row[name])
             for name, words in (("share_of_product", "{:.0%}"), ("megabytes", "{:.0f} MB"))
         )
-        name = row["form"] + (f" of {row['cohort']}" if row["cohort"] > 1 else "")
-        name += f", {row['cores']} cores" if row["cores"] > 1 else ""
+        form = row["form"] + (f" of {row['cohort']}" if row["cohort"] > 1 else "")
+        form += f", {row['cores']} cores" if row["cores"] > 1 else ""
         rate = f"{row['run_steps_per_second']:.1f} ({row['least']:.1f} to {row['most']:.1f})"
-        lines.append(f"| {model} | {name} | {rate} | {row['ratio']:.2f} | {share} | {memory} |")
-    rounds = int(table["rounds"].min())
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"`make bench`, p = 97, median of {rounds} rounds (least to most), in turns: {where}. One core and one "
-            "thread where no number of cores stands. Ratio: to the first line of the comparison on as many cores.",
-        ]
-    )
+        lines.append(f"| {model} | {form} | {rate} | {row['ratio']:.2f} | {share} | {memory} |")
+    note = f"`make bench`, p = 97, {_taken(table)} One core and one thread where no number of cores stands. Ratio: to the first "
+    return "\n".join([*lines, "", note + "line of the comparison on as many cores."])
+
+
+def short(table: pd.DataFrame) -> str:
+    """From the plain loop to the fastest form, on one core and on all, as a table of a document."""
+    lines = [
+        "| model, batch | one core: plain loop → here | ratio | all cores: plain loop → here | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    ablation = table[table["part"] == "ablation"]
+    for _, group in ablation.groupby(["depth", "batch"], sort=False):
+        cells = [_model(group.iloc[0].to_dict())]
+        for _, own in group.groupby("cores"):
+            plain, ours = own["run_steps_per_second"].iloc[[0, -1]]
+            cells += [f"{plain:.1f} → {ours:.1f}", f"{own['ratio'].iloc[-1]:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    whole = ablation[
+        (ablation["batch"] == 512) & (ablation["depth"] == 1) & (ablation["cores"] == ablation["cores"].max())
+    ]
+    plain, ours = 3600 * whole["run_steps_per_second"].iloc[[0, -1]] / STEPS
+    hours = f"In an hour that is {ours:,.0f} runs of {STEPS:,} steps (one layer, batch 512, all cores), and {plain:,.0f} by the plain loop."
+    return "\n".join([*lines, "", f"Run-steps per second, {_taken(table)} {hours}"])
+
+
+def _model(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['depth']} layer{'s' * (row['depth'] > 1)}, {row['batch'] or 'full'}"
+
+
+def _taken(table: pd.DataFrame) -> str:
+    return f"median of {table['rounds'].min()} rounds (least to most) in turns: {table['machine'].iloc[0]}."

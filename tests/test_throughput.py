@@ -116,9 +116,12 @@ def test_the_picture_and_the_table_are_made_from_any_measured_lines():
                 own = {"part": part, "form": form, "cohort": 8, "cores": cores, "ratio": 1.0 + place}
                 extra = {"share_of_product": 0.5, "megabytes": 100.0} if cores == 1 else {}
                 lines.append({**own, **vars(config), **rate, **extra})
-    drawn = throughput_figure.drawing(pd.DataFrame(lines), "an abacus")
-    text = drawn.markdown(drawn.tables[""])
+    drawn = throughput_figure.drawing(pd.DataFrame(lines).assign(machine="an abacus"))
+    text, short = drawn.markdown(drawn.tables[""]), throughput_figure.short(drawn.tables[""])
     assert "an abacus" in text
+    assert "an abacus" in short
+    assert "| 2 layers, full | 10.0 → 13.0 | 4.0 | 14.0 → 15.0 | 6.0 |" in short
+    assert "In an hour that is 27 runs of 2,000 steps (one layer, batch 512, all cores), and 25 by" in short
     assert "| 2 layers, full, adamw | captured of 8 | 13.0 (9.0 to 12.0) | 4.00 | 50% | 100 MB |" in text
     assert "| 2 layers, full, adamw | captured of 8, 2 cores | 15.0 (9.0 to 12.0) | 6.00 | – | – |" in text
     assert "| 1 layer, 512, adamw, bf16 | captured of 8 |" in text

@@ -146,6 +146,24 @@ def attempts(folder, specs, outcome):
         return widths, jobs.failures
 
 
+def test_where_steps_are_compiled_a_worker_stays_with_the_settings_that_it_has_compiled(tmp_path):
+    adam, sgd = (runs(3, optimizer__name=name) for name in ("adam", "sgd"))
+    line = [Job([spec]) for spec in (*adam, *sgd)]
+    with Progress([*adam, *sgd]) as progress:
+        jobs = Jobs(Terms(tmp_path, compile=True), deque(line), progress)
+        own = [set(), set()]
+        given = []
+        for worker in (0, 1, 0, 1, 0, 1):
+            job = jobs.next(own[worker], own[1 - worker])
+            own[worker].add(job.specs[0].setting)
+            given.append(line.index(job))
+        assert given == [0, 3, 1, 4, 2, 5]
+        jobs.waiting.extend(line[:2])
+        assert jobs.next(own[1], own[0]) is line[0]  # nothing of its own is left: it helps
+        eager = Jobs(Terms(tmp_path), deque(line), progress)
+        assert [eager.next(own[1], own[0]) for _ in line] == line
+
+
 def test_what_kills_its_worker_twice_is_halved_and_given_up_in_the_end(tmp_path, four):
     prepare(tmp_path)
     widths, failures = attempts(tmp_path, four, lambda job: Outcome("died", "by SIGKILL"))

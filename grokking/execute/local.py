@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from grokking.execute.progress import Progress
 from grokking.execute.signals import Stop, stoppable
 from grokking.execute.unit import Ended, Outcome, Terms, attempt, matrix_library
 from grokking.execute.workers import Worker, anything_said
-from grokking.runs import RunSpec
+from grokking.runs import RunSpec, Setting
 from grokking.store.failures import forget_failures, note_failure
 
 GRACE = 3.0  # seconds for workers to reach a step boundary and save; a process is to be gone within 5
@@ -66,6 +66,17 @@ class Jobs:
     waiting: deque[Job]
     progress: Progress
     failures: list[Path] = field(default_factory=list)
+
+    def next(self, own: Set[Setting], others: Set[Setting]) -> Job:
+        """The first in line; where steps are compiled, of a setting that this worker has compiled, or else that no other has."""
+        settings = [job.specs[0].setting for job in self.waiting]
+        ranks = [
+            0 if setting in own or not self.terms.compile else 2 if setting in others else 1 for setting in settings
+        ]
+        place = ranks.index(min(ranks))
+        job = self.waiting[place]
+        del self.waiting[place]
+        return job
 
     def report(self, job: Job, steps: int, ended: Ended, trained: bool) -> None:
         """A unit's progress, which is taken back if it has to be trained again."""
@@ -134,7 +145,8 @@ def _in_processes(jobs: Jobs, workers: int, imports: Sequence[str], stop: Stop) 
                 _stop(list(busy), stop)
             while jobs.waiting and len(busy) < workers:
                 worker = idle.pop() if idle else Worker(jobs.terms, imports)
-                busy[worker] = jobs.waiting.popleft()
+                others = [other.settings for other in itertools.chain(busy, idle)]
+                busy[worker] = jobs.next(worker.settings, set().union(*others))
                 worker.give(busy[worker].specs)
             for worker in anything_said(list(busy), 0.2):
                 if (outcome := _listen(worker, busy[worker], jobs)) is None:

@@ -15,7 +15,7 @@ from grokking.errors import Interrupted, notices_as_sentences
 from grokking.execute.signals import stoppable
 from grokking.execute.unit import Ended, Outcome, Terms, attempt
 from grokking.extensions import import_extensions
-from grokking.runs import RunSpec
+from grokking.runs import RunSpec, Setting
 
 Message = tuple[int, Ended, bool] | Outcome
 
@@ -32,10 +32,12 @@ class Worker:
         self.process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
+        self.settings: set[Setting] = set()  # of what it has been given
         self.last_words = _last_words(terms.folder, self.process.pid)
 
     def give(self, specs: Sequence[RunSpec]) -> None:
         """Have it train this unit."""
+        self.settings.add(specs[0].setting)
         with contextlib.suppress(OSError):  # it died before: `hear` will say so
             self.connection.send(list(specs))
 
