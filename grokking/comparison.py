@@ -1,5 +1,6 @@
 """The table that compares arms: how many runs generalise, after how many steps, and how sure that is."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,29 @@ def paired_ratio(runs: pd.DataFrame, arm: str, numerator: str, denominator: str)
     above, below = (_times(runs[runs[arm] == name], horizon) for name in (numerator, denominator))
     both = above.index.intersection(below.index)
     return restricted_mean_ratio(above[both].to_numpy(), below[both].to_numpy())
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The same runs trained twice, elsewhere or otherwise: do they take as long?"""
+
+    ratio: Estimate  # of the restricted means, paired by run
+    p: float  # two-sided sign-flip test of the paired log times
+    equal: int  # pairs with the very same steps
+
+
+def agreement(runs: pd.DataFrame, others: pd.DataFrame) -> Agreement | None:
+    """How the runs compare with those of the same run_id among `others`; None where fewer than two of them can tell.
+
+    Pairs in which neither run generalised are left out: they would agree by their budget alone.
+    """
+    both = runs.merge(others, on="run_id", suffixes=("", "_there"))
+    both = both[(both["status"] == "generalized") | (both["status_there"] == "generalized")]
+    if len(both) < 2:
+        return None
+    here, there = (both[f"steps_to_generalize{end}"].fillna(both["steps"]).to_numpy(float) for end in ("", "_there"))
+    test = paired_permutation_test(here, there)
+    return Agreement(restricted_mean_ratio(here, there), test.p_value, int((here == there).sum()))
 
 
 def _against(own: pd.Series, reference: pd.Series, itself: bool) -> tuple[Estimate, PermutationTest | None]:

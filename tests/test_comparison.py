@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grokking.comparison import compare, paired_ratio
+from grokking.comparison import agreement, compare, paired_ratio
 from grokking.errors import BadInput
 from grokking.publish import interval
 
@@ -88,3 +88,26 @@ def test_a_missing_reference_and_mixed_budgets_are_refused():
     mixed.loc[0, "steps"] = 500
     with pytest.raises(BadInput, match="500"):
         compare(mixed, "arm", reference="a")
+
+
+def named(*times):
+    table = runs(a=times)
+    return table.assign(run_id=[f"run{seed}" for seed in table["seed"]])
+
+
+def test_runs_agree_with_others_of_the_same_run_id_whatever_their_order_and_number():
+    here, there = named(200, 400, None, None), named(100, 400, 500, None, 300)
+    found = agreement(here, there.iloc[::-1])
+    # The fourth pair is censored twice and says nothing; the third counts at the budget.
+    assert (found.ratio.n, found.equal) == (3, 1)
+    assert found.ratio.value == pytest.approx((200 + 400 + 1000) / (100 + 400 + 500))
+    assert found.ratio.low < found.ratio.value < found.ratio.high
+    assert found.p == 0.5  # of eight flips four are as extreme: one pair of three is equal
+    same = agreement(there, there)
+    assert (same.ratio.value, same.p, same.equal) == (1.0, 1.0, 4)
+
+
+def test_where_too_few_runs_can_tell_there_is_no_agreement_and_no_disagreement():
+    assert agreement(named(200), named(100)) is None
+    assert agreement(named(None, None), named(None, None)) is None
+    assert agreement(named(200, 300), named(200, 300).assign(run_id=["x", "y"])) is None

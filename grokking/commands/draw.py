@@ -2,9 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grokking.commands.arguments import Files, Imports
 from grokking.errors import BadInput
+
+if TYPE_CHECKING:
+    from grokking.plotting import Drawing
 
 
 def draw(
@@ -48,6 +52,8 @@ def draw(
         for drawing in experiment.draw(results):
             files = save(drawing, figures)
             print(f"{files[0]}: {drawing.verdict}" if drawing.verdict else files[0])
+            if words := _as_published(drawing):
+                print(f"  {words}")
             if publish:
                 from grokking.publish import publish_drawing
 
@@ -57,3 +63,22 @@ def draw(
 
         rewrite_documents()
     return 0
+
+
+def _as_published(drawing: "Drawing") -> str:
+    """Whether the runs take as long as those of the same run_id that were published."""
+    from grokking.comparison import agreement
+    from grokking.publish import PUBLISHED
+    from grokking.store import read_runs
+
+    path = PUBLISHED / f"{drawing.name}_runs.csv"
+    if "runs" not in drawing.tables or not path.is_file():
+        return ""
+    found = agreement(drawing.tables["runs"], read_runs(path))
+    if found is None:
+        return ""
+    ratio = f"{found.ratio.value:.3f} [{found.ratio.low:.3f}, {found.ratio.high:.3f}]"
+    return (
+        f"the same {found.ratio.n} runs as published: steps to generalise here / there {ratio}, p = {found.p:.2g}, "
+        f"{found.equal} of them equal"
+    )
