@@ -136,7 +136,9 @@ def _verdict(table: pd.DataFrame) -> Verdict:
         answer = "consistent"
     else:
         answer = "undecided"
-    claim = f"with bfloat16 activations generalising takes {EQUAL[0]} to {EQUAL[1]} times as many steps (our hypothesis)"
+    claim = (
+        f"with bfloat16 activations generalising takes {EQUAL[0]} to {EQUAL[1]} times as many steps (our hypothesis)"
+    )
     return Verdict(claim, f"bf16 / fp32: {told}", answer)
 
 

@@ -7,16 +7,17 @@ Not a sweep: nothing is trained to an end or stored, and timings are not byte-st
 Forms      plain      one run, an ordinary module and torch.optim.AdamW (experiments/plain_loop.py)
            shortcuts  the same loop with the package's module, which computes every distinct state once
            cohort     the package: several runs side by side in one lifted step
-           captured   the same step compiled (`--compile on`); on CUDA `cohort` is captured already, as a graph of ten steps
+           compiled   the same step compiled (`--compile on`); on CUDA a cohort is recorded instead, as a graph of ten steps
 Cores      One thread in all forms, and once as a machine is used: `plain` with PyTorch's own threads on every core against a
            worker of one thread on each core, as `grokking sweep` has them.
 Measure    Run-steps per second, data and optimizer included, evaluation not. All forms of a comparison take turns in one
            run; a rate is the median over the rounds, a ratio the median of the rounds' ratios to the first form on as many
-           cores. Memory is what a process of its own takes for a form beyond an idle one.
+           cores. Memory is what steps take at most in a process of its own, beyond an idle one.
 Share      Matrix-product operations of a step (counted, with the shortcuts taken) per second, over what a 1024 × 1024 product
            of the same precision reaches in the same rounds.
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -104,8 +105,8 @@ def form(name: str, config: Config, device: torch.device, runs: int = 0, cores: 
         model = spec.setting.model().to_empty(device="cpu")
         model.load_state_dict(initial_weights(model, spec.seed), strict=False)
         return Form(name, config, 1, repeated(PlainLoop(spec, model, device).advance, wait))
-    trainer = Trainer(spec.setting, device, capture=name == "captured")
-    runs = runs or widest(device.type, name == "captured")
+    trainer = Trainer(spec.setting, device, compile=name == "compiled")
+    runs = runs or widest(device.type, name == "compiled")
     cohort = start([config.spec(seed) for seed in range(runs)], device, slots=trainer.slots)
 
     def advance(steps: int) -> None:
@@ -127,8 +128,9 @@ class Workers:
         self.processes = [
             context.Process(target=_serve, args=(theirs, name, config, device), daemon=True) for _, theirs in pipes
         ]
-        for process in self.processes:
+        for process, (_, theirs) in zip(self.processes, pipes, strict=True):
             process.start()
+            theirs.close()  # so that a process that dies is heard
         self.runs, self.memory = map(sum, zip(*(pipe.recv() for pipe in self.pipes), strict=True))
 
     def advance(self, steps: int) -> None:
@@ -155,6 +157,8 @@ def _serve(connection: Connection, name: str, config: Config, device: str) -> No
     idle = _memory(on)
     own = form(name, config, on)
     own.advance(3)
+    _forget_peak()  # that of compiling
+    own.advance(3)
     connection.send((own.runs, _memory(on) - idle))
     try:
         while True:
@@ -174,6 +178,11 @@ def _memory(device: torch.device) -> int:
     except OSError:  # no Linux; there ru_maxrss would hold the parent's peak, too
         unit = 1 if sys.platform == "darwin" else 1024
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5); elsewhere the peak stays
 
 
 def product(config: Config, device: torch.device) -> Form:
@@ -231,14 +240,14 @@ def measure(part: str, forms: Sequence[Form], rounds: int, device: torch.device)
 
 
 def ablation(config: Config, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """From the plain loop to the captured cohort: on one core, on the whole machine, and how much memory each takes."""
+    """From the plain loop to the compiled cohort: on one core, on the whole machine, and how much memory each takes."""
     forms = [form(name, config, device) for name in FORMS[device.type]]
     with ExitStack() as stack:
         if device.type == "cpu":
-            workers = stack.enter_context(Workers("captured", config, device.type, CORES))
+            workers = stack.enter_context(Workers("compiled", config, device.type, CORES))
             forms += [
                 form("plain", config, device, cores=CORES),
-                Form("captured", config, workers.runs, workers.advance, CORES),
+                Form("compiled", config, workers.runs, workers.advance, CORES),
             ]
         lines = measure("ablation", forms, rounds, device)
     for line in lines:
@@ -248,7 +257,7 @@ def ablation(config: Config, rounds: int, device: torch.device) -> list[dict[str
     return lines
 
 
-FORMS = {"cpu": ("plain", "shortcuts", "cohort", "captured"), "cuda": ("plain", "shortcuts", "cohort")}
+FORMS = {"cpu": ("plain", "shortcuts", "cohort", "compiled"), "cuda": ("plain", "shortcuts", "cohort")}
 ABLATION = [Config(depth=depth, batch=batch) for depth in (1, 2) for batch in (512, 0)]
 WIDTHS = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 8, 64, 256)}
 COSTS = [

@@ -118,7 +118,7 @@ def test_no_step_looks_at_a_value_or_brings_one_from_the_host():
 @pytest.fixture(scope="module")
 def captured():
     """Compiled once for all tests here: that takes its time."""
-    return Trainer(runs()[0].setting, CPU, capture=True)
+    return Trainer(runs()[0].setting, CPU, compile=True)
 
 
 def test_a_compiled_step_is_the_step_but_for_rounding(captured):
@@ -147,7 +147,7 @@ def test_compiled_too_a_run_that_overflows_is_frozen_and_touches_no_other(captur
 def test_a_compiled_step_takes_its_arguments_by_name_whatever_order_they_come_in():
     """With two layers the order in which parameters are updated is not that in which they were declared."""
     specs = runs(2, model__depth=2)
-    captured, plain = Trainer(specs[0].setting, CPU, capture=True), Trainer(specs[0].setting, CPU)
+    captured, plain = Trainer(specs[0].setting, CPU, compile=True), Trainer(specs[0].setting, CPU)
     ours, theirs = advanced(captured, specs, 6), advanced(plain, specs, 6)
     assert list(ours.weights) == list(theirs.weights)
     backwards = Moving(dict(reversed(ours.weights.items())), ours.state, ours.finite, ours.moving.frozen_at)

@@ -79,17 +79,17 @@ def test_a_ratio_is_that_of_the_same_round_and_of_as_many_cores(monkeypatch):
         Form("plain", config, 1, None),
         Form("cohort", config, 4, None),
         Form("plain", config, 1, None, cores=2, threads=2),
-        Form("captured", config, 8, None, cores=2),
+        Form("compiled", config, 8, None, cores=2),
     ]
     turns = [[10.0, 40.0, 15.0, 90.0, 1e3], [20.0, 60.0, 20.0, 100.0, 1e3], [10.0, 40.0, 15.0, 90.0, 1e3]]
     monkeypatch.setattr(throughput, "take_turns", lambda *_: turns)
-    plain, cohort, plain_on_all, captured_on_all = throughput.measure("x", forms, 3, CPU)
-    assert (plain["ratio"], cohort["ratio"], plain_on_all["ratio"], captured_on_all["ratio"]) == (1.0, 4.0, 1.0, 6.0)
+    plain, cohort, plain_on_all, compiled_on_all = throughput.measure("x", forms, 3, CPU)
+    assert (plain["ratio"], cohort["ratio"], plain_on_all["ratio"], compiled_on_all["ratio"]) == (1.0, 4.0, 1.0, 6.0)
     assert cohort["run_steps_per_second"] == 40.0
     assert (cohort["least"], cohort["most"]) == (40.0, 60.0)
     assert cohort["share_of_product"] == pytest.approx(40 * cohort["operations"] / (1e3 * 2 * 1024**3))
     assert "share_of_product" not in plain
-    assert "share_of_product" not in captured_on_all
+    assert "share_of_product" not in compiled_on_all
 
 
 def test_forms_take_turns_and_a_turn_is_as_long_for_all(monkeypatch):
@@ -102,13 +102,13 @@ def test_forms_take_turns_and_a_turn_is_as_long_for_all(monkeypatch):
 
 
 def test_the_picture_and_the_table_are_made_from_any_measured_lines():
-    one, all_cores = ("plain", "shortcuts", "cohort", "captured"), ("plain", "captured")
+    one, all_cores = ("plain", "shortcuts", "cohort", "compiled"), ("plain", "compiled")
     lines = []
     for part, configs, forms in (
         ("ablation", throughput.ABLATION, [*((name, 1) for name in one), *((name, 2) for name in all_cores)]),
-        ("width", [Config()], [("cohort", 1), ("captured", 1)]),
-        ("precision", [Config(precision="bf16")], [("captured", 1)]),
-        ("cost", throughput.COSTS, [("plain", 1), ("captured", 1)]),
+        ("width", [Config()], [("cohort", 1), ("compiled", 1)]),
+        ("precision", [Config(precision="bf16")], [("compiled", 1)]),
+        ("cost", throughput.COSTS, [("plain", 1), ("compiled", 1)]),
     ):
         for config in configs:
             for place, (form, cores) in enumerate(forms):
@@ -121,7 +121,7 @@ def test_the_picture_and_the_table_are_made_from_any_measured_lines():
     assert "an abacus" in text
     assert "an abacus" in short
     assert "| 2 layers, full | 10.0 → 13.0 | 4.0 | 14.0 → 15.0 | 6.0 |" in short
-    assert "In an hour that is 27 runs of 2,000 steps (one layer, batch 512, all cores), and 25 by" in short
-    assert "| 2 layers, full, adamw | captured of 8 | 13.0 (9.0 to 12.0) | 4.00 | 50% | 100 MB |" in text
-    assert "| 2 layers, full, adamw | captured of 8, 2 cores | 15.0 (9.0 to 12.0) | 6.00 | – | – |" in text
-    assert "| 1 layer, 512, adamw, bf16 | captured of 8 |" in text
+    assert "One layer, batch 512, 2 cores: 27 runs of 2,000 steps an hour, 25 by the plain loop" in short
+    assert "| 2 layers, full, adamw | compiled of 8 | 13.0 (9.0 to 12.0) | 4.00 | 50% | 100 MB |" in text
+    assert "| 2 layers, full, adamw | compiled of 8, 2 cores | 15.0 (9.0 to 12.0) | 6.00 | – | – |" in text
+    assert "| 1 layer, 512, adamw, bf16 | compiled of 8 |" in text

@@ -27,7 +27,7 @@ TRAIN_ROWS = 1024  # training accuracy is taken on at most so many fixed trainin
 class Trainer:
     """One setting's functions, lifted over the run axis, and the data that they are applied to."""
 
-    def __init__(self, setting: Setting, device: torch.device, capture: bool = False) -> None:
+    def __init__(self, setting: Setting, device: torch.device, compile: bool = False) -> None:
         table = setting.table()
         self.setting, self.device = setting, device
         self.tokens = torch.from_numpy(table.tokens).to(device)  # [example, position]
@@ -41,9 +41,9 @@ class Trainer:
         self.loss = losses[setting.name("loss")].make
         self.rule = optimizers[setting.name("optimizer")].make
         self.schedule = schedules[setting.name("schedule")].make
-        self.slots = power_of_two if device.type == "cuda" else fours if capture else never_alone
-        self.looks = device.type == "cpu" and not capture  # a look at a value costs nothing there, and saves masks
-        self.capture, self.records = capture, device.type == "cuda"
+        self.slots = power_of_two if device.type == "cuda" else fours if compile else never_alone
+        self.looks = device.type == "cpu" and not compile  # a look at a value costs nothing there, and saves masks
+        self.compile, self.records = compile, device.type == "cuda"
         self._compiled: dict[int, Callable[..., Moving]] = {}  # by width
         self._recorded: dict[int, Recorded] = {}  # by number of steps, all of one width
         self._splits: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -61,19 +61,21 @@ class Trainer:
 
     def _stepped(self, cohort: Cohort, rows: Tensor) -> Moving:
         clock = torch.tensor(cohort.step + 1, device=self.device)
-        return self._captured(cohort)(cohort.hyper, cohort.seeds, clock, cohort.moving, rows[0])
+        return self._compiled_step(cohort)(cohort.hyper, cohort.seeds, clock, cohort.moving, rows[0])
 
     def _replayed(self, cohort: Cohort, rows: Tensor) -> Moving:
         steps, runs, _ = rows.shape
         if self._recorded and next(iter(self._recorded.values())).rows.shape[1] != runs:
             self._recorded.clear()  # the buffers of a wider cohort, which is no more
         if steps not in self._recorded:
-            self._recorded[steps] = Recorded(self._captured(cohort), cohort.hyper, cohort.seeds, cohort.moving, rows)
+            self._recorded[steps] = Recorded(
+                self._compiled_step(cohort), cohort.hyper, cohort.seeds, cohort.moving, rows
+            )
         return self._recorded[steps].replay(cohort.hyper, cohort.seeds, cohort.step + 1, cohort.moving, rows)
 
-    def _captured(self, cohort: Cohort) -> Callable[..., Moving]:
+    def _compiled_step(self, cohort: Cohort) -> Callable[..., Moving]:
         """`step`, or what it was compiled to for cohorts as wide as this one."""
-        if not self.capture:
+        if not self.compile:
             return self.step
         runs = len(cohort.specs)
         if runs not in self._compiled:
