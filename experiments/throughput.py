@@ -107,7 +107,7 @@ def form(name: str, config: Config, device: torch.device, runs: int = 0, cores: 
         return Form(name, config, 1, repeated(PlainLoop(spec, model, device).advance, wait))
     trainer = Trainer(spec.setting, device, compile=name == "compiled")
     runs = runs or widest(device.type, name == "compiled")
-    cohort = start([config.spec(seed) for seed in range(runs)], device, slots=trainer.slots)
+    cohort = start([config.spec(seed) for seed in range(runs)], device, places=trainer.places)
 
     def advance(steps: int) -> None:
         until = cohort.step + steps

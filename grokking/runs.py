@@ -233,14 +233,18 @@ def _check_setting(setting: Setting) -> None:
 
 
 def _try_rule(setting: Setting) -> None:
-    """One update of stand-in parameters without data, so that a bad static option or a broken rule shows now."""
-    entry = optimizers[setting.name("optimizer")]
-    numbers = {name: torch.tensor(default) for name, default in entry.defaults.items() if isinstance(default, float)}
-    h = Numbers({**setting.options("optimizer"), **numbers, "step": torch.tensor(1.0)})
+    """One update of stand-in parameters without data, so that a bad static option or a broken rule shows now.
+
+    On the `meta` device nothing has a value, so whoever branches on one fails here, and not when it is compiled.
+    """
+    entry, number = optimizers[setting.name("optimizer")], torch.ones((), dtype=torch.float64, device="meta")
+    numbers = {name: number for name, default in entry.defaults.items() if isinstance(default, float)}
+    h = Numbers({**setting.options("optimizer"), **numbers, "step": number})
+    _try_schedule(setting, number)
     for role in Role:
         shape = (2,) if role in (Role.GAIN, Role.BIAS) else (2, 2)
         w, grad = torch.empty(2, *shape, device="meta").unbind()
-        state = State({name: start(w) for name, start in entry.extra["slots"](role).items()})
+        state = State({name: start(w).to("meta") for name, start in entry.extra["slots"](role).items()})
         before = [tensor._version for tensor in (w, grad, *state.values())]
         try:
             new, after = entry.make(w, grad, state, h, role)
@@ -255,3 +259,15 @@ def _try_rule(setting: Setting) -> None:
             raise BadInput(f"optimizer {entry.name!r} changes the shape of its parameter or the names of its state")
         if before != [tensor._version for tensor in (w, grad, *state.values())]:
             raise BadInput(f"optimizer {entry.name!r} writes into a tensor that it was given; return new tensors")
+
+
+def _try_schedule(setting: Setting, step: torch.Tensor) -> None:
+    entry = schedules[setting.name("schedule")]
+    try:
+        entry.make(step, setting.integer("steps"), **setting.options("schedule"))
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(
+            f"schedule {entry.name!r} fails: {error} (a schedule cannot branch on the value of its step, which is a tensor)"
+        ) from error

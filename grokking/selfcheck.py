@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import random
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Promise:
 
 
 class Bench:
-    """A folder for stores, and how runs are trained in them."""
+    """A folder for stores, and how runs are trained in them; the first training says what is expected of the others."""
 
     def __init__(self, terms: Terms) -> None:
         self.folder, self.terms = terms.folder, terms
@@ -52,22 +53,37 @@ class Bench:
 
     def tables(self, name: str, cohorts: Sequence[list[RunSpec]], workers: int = 1) -> str:
         """All that is stored of the runs of `cohorts`, trained in a store of this name."""
-        execute(cohorts, self.fresh(name), workers, ())
-        return self.read(name, cohorts)
+        return self.train(self.fresh(name), cohorts, workers)
 
-    def read(self, name: str, cohorts: Sequence[list[RunSpec]]) -> str:
-        """The runs and curves tables of these runs, to the last digit."""
-        found = load(self.folder / name, [spec.run_id for cohort in cohorts for spec in cohort])
+    def train(self, terms: Terms, cohorts: Sequence[list[RunSpec]], workers: int = 1) -> str:
+        """The same in the store of `terms`: the runs and curves tables of our own runs, to the last digit."""
+        if failures := execute(cohorts, terms, workers, ()):
+            raise RuntimeError(f"a cohort cannot be trained at all: {failures[0].read_text().strip().splitlines()[-1]}")
+        found = load(terms.folder, [spec.run_id for cohort in self.cohorts for spec in cohort])
+        if found.missing:
+            raise RuntimeError(f"{found.missing} runs are missing")
         return found.runs.to_csv() + found.curves.to_csv()
+
+    def continued(self, name: str) -> list[int]:
+        """The steps from which the units of this store were continued, but for those trained in one go."""
+        infos = [json.loads(path.read_text()) for path in (self.folder / name).glob("units/*/unit.json")]
+        return sorted(info["resumed_at_step"] for info in infos if info["resumed_at_step"])
 
 
 def selfcheck(terms: Terms) -> Iterator[Promise]:
     """Try every promise, one after the other, in stores below the folder of `terms`."""
     yield _same("the same split, batches and initial weights as on any machine", golden(), GOLDEN)
     before = _generators()
-    bench = Bench(terms)
+    try:
+        bench = Bench(terms)
+    except RuntimeError as error:
+        yield Promise("small runs can be trained", False, str(error))
+        return
     for text, way in _ways(terms).items():
-        yield _same(text, way(bench), bench.expected)
+        try:
+            yield _same(text, way(bench), bench.expected)
+        except RuntimeError as error:
+            yield Promise(text, False, str(error))
     yield Promise("no global random generator is drawn from or seeded", _generators() == before)
 
 
@@ -77,8 +93,8 @@ def promises(terms: Terms) -> int:
 
 
 def _ways(terms: Terms) -> dict[str, Callable[["Bench"], str]]:
-    """On CUDA a run's bits may depend on the width of its cohort."""
-    return {text: way for text, way in WAYS.items() if way is not alone or terms.device == "cpu"}
+    """On CUDA a run's bits may depend on the width of its cohort, and there is one process."""
+    return {text: way for text, way in WAYS.items() if way not in (alone, in_workers) or terms.device == "cpu"}
 
 
 def again(bench: Bench) -> str:
@@ -88,9 +104,7 @@ def again(bench: Bench) -> str:
 
 def alone(bench: Bench) -> str:
     """Each run in a cohort of its own."""
-    apart = [[spec] for cohort in bench.cohorts for spec in cohort]
-    execute(apart, bench.fresh("alone"), 1, ())
-    return bench.read("alone", bench.cohorts)
+    return bench.tables("alone", [[spec] for cohort in bench.cohorts for spec in cohort])
 
 
 def in_workers(bench: Bench) -> str:
@@ -109,7 +123,7 @@ def stopped(bench: Bench) -> str:
 
         with contextlib.suppress(Interrupted):
             train_unit(cohort, terms, report, stop)
-    return bench.tables("stopped", bench.cohorts)
+    return _continued(bench, "stopped", 2)
 
 
 def killed(bench: Bench) -> str:
@@ -123,14 +137,26 @@ def killed(bench: Bench) -> str:
         time.sleep(0.005)
     victim.kill()
     victim.wait()
-    return bench.tables("killed", bench.cohorts)
+    return _continued(bench, "killed", 1)
+
+
+def _continued(bench: Bench, name: str, units: int) -> str:
+    """The tables of a store in which so many units were begun, if they were continued indeed."""
+    seen = bench.train(replace(bench.terms, folder=bench.folder / name), bench.cohorts)
+    if len(bench.continued(name)) != units:
+        raise RuntimeError(f"{units} units were begun, and those that were continued began at {bench.continued(name)}")
+    return seen
 
 
 def beside_an_overflow(bench: Bench) -> str:
     """Beside a run that overflows in its second step."""
     beside = [[*cohort, run_spec({**SMALL, **_named(cohort), **OVERFLOW}, 9)] for cohort in bench.cohorts]
-    execute(beside, bench.fresh("overflow"), 1, ())
-    return bench.read("overflow", bench.cohorts)
+    terms = bench.fresh("overflow")
+    seen = bench.train(terms, beside)
+    mates = load(terms.folder, [cohort[-1].run_id for cohort in beside]).runs
+    if not (mates["status"] == "diverged").all():
+        raise RuntimeError("the mate did not overflow")
+    return seen
 
 
 WAYS: dict[str, Callable[[Bench], str]] = {

@@ -1,28 +1,33 @@
 """What is captured of a step: compiled, or recorded as a CUDA graph; and that neither asks the host anything."""
 
+import contextlib
 import dataclasses
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from tiny import runs
+from torch.overrides import TorchFunctionMode
 
 from grokking.commands.arguments import Where
 from grokking.commands.train import train
-from grokking.engine import capture
-from grokking.engine.capture import Recorded
-from grokking.engine.cohort import COMPILED, Moving, power_of_two, start
+from grokking.engine import compiled as compiling
+from grokking.engine.cohort import Moving, power_of_two, start
 from grokking.engine.loop import begin, training
+from grokking.engine.recorded import Recorded
 from grokking.engine.trainer import BLOCK, Trainer
 from grokking.errors import BadInput
 from grokking.execute.unit import Terms
+from grokking.optim import optimizer, optimizers
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 def advanced(trainer, specs, steps):
-    cohort = start(specs, CPU, slots=trainer.slots)
+    cohort = start(specs, CPU, places=trainer.places)
     while cohort.step < steps:
         trainer.advance(cohort, steps - cohort.step)
     return cohort
@@ -42,7 +47,7 @@ def leaves(cohort, run):
 def recording(specs):
     """A trainer that does on a CPU what it does on CUDA, but for the graph: blocks of steps in static buffers."""
     trainer = Trainer(specs[0].setting, CPU)
-    trainer.records, trainer.looks, trainer.slots = True, False, power_of_two
+    trainer.records_steps, trainer.may_look, trainer.places = True, False, power_of_two
     return trainer
 
 
@@ -89,27 +94,44 @@ def test_the_loop_gives_the_same_curves_with_recorded_steps():
     assert found[0] == found[1]
 
 
+@contextlib.contextmanager
+def nothing_from_the_host():
+    """Whoever makes a tensor of Python's numbers, or indexes with a list of them, copies from the host in a step."""
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            index = args[1] if func is torch.Tensor.__getitem__ else ()
+            listed = any(
+                isinstance(part, (list, np.ndarray)) for part in (index if isinstance(index, tuple) else (index,))
+            )
+            assert func not in (torch.tensor, torch.as_tensor, torch.from_numpy), func
+            assert not listed, index
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        yield
+
+
+def test_the_watch_sees_what_is_brought_from_the_host():
+    x = torch.zeros(3, 3, device=META)
+    for brings in (lambda: torch.tensor([0, 2], device=META), lambda: x[[0, 2]], lambda: x[:, [0, 2]]):
+        with pytest.raises(AssertionError), nothing_from_the_host():
+            brings()
+    with nothing_from_the_host():
+        x[:, 0] + torch.arange(3, device=META)
+
+
 def test_no_step_looks_at_a_value_or_brings_one_from_the_host():
     """On the meta device there are no values: whoever looks at one fails, and whoever brings one is seen."""
     for changed in ({}, {"model__dropout": 0.1, "model__positions": "rope"}, {"optimizer__name": "muon"}):
         specs = runs(2, model__depth=2, **changed)
         trainer = Trainer(specs[0].setting, META)
-        trainer.looks = False
+        trainer.may_look = False
         cohort = start(specs, META)
-        rows, brought = trainer.batches(cohort, 3), []
-
-        class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None, brought=brought):
-                result = func(*args, **(kwargs or {}))
-                for tensor in torch.utils._pytree.tree_leaves((args, result)):
-                    if isinstance(tensor, torch.Tensor) and tensor.device != META and tensor.dim() > 0:
-                        brought.append(str(func))
-                return result
-
+        rows = trainer.batches(cohort, 3)
         recorded = Recorded(trainer.step, cohort.hyper, cohort.seeds, cohort.moving, rows)
-        with Watch():
+        with nothing_from_the_host():
             recorded.replay(cohort.hyper, cohort.seeds, 1, cohort.moving, rows)
-        assert brought == []
 
 
 # --- compiled ---------------------------------------------------------------------------------------------------------
@@ -127,13 +149,57 @@ def test_a_compiled_step_is_the_step_but_for_rounding(captured):
     for name, w in theirs.weights.items():
         assert torch.allclose(ours.weights[name][:2], w, rtol=0, atol=2e-5), name
         assert ours.weights[name].dtype == w.dtype
-    assert ours.diverged_at == [None] * COMPILED
+    assert ours.diverged_at == [None, None]
 
 
 def test_compiled_too_a_run_does_not_know_its_mates(captured):
     together, (alone,) = advanced(captured, runs(2), 20), [advanced(captured, runs(2)[1:], 20)]
     assert leaves(alone, 0) == leaves(together, 1)
     assert len(captured._compiled) == 1
+
+
+def test_compiled_for_two_and_for_four_a_run_is_the_same_bits(captured):
+    four, two = advanced(captured, runs(4), 20), advanced(captured, runs(4)[2:], 20)
+    assert sorted(captured._compiled) == [2, 4]
+    assert [leaves(four, 2), leaves(four, 3)] == [leaves(two, 0), leaves(two, 1)]
+
+
+def test_a_compiled_width_is_kept_when_runs_end(captured):
+    cohort = advanced(captured, runs(4), 3)
+    narrower = cohort.keep([1, 3])
+    assert len(narrower.specs) == 4
+    assert leaves(narrower, 1) == leaves(cohort, 3) == leaves(narrower, 3)
+
+
+@pytest.fixture
+def awkward_rule():
+    """The registry is left as it was."""
+
+    @optimizer(lr=0.01, state={"size": lambda w: torch.zeros(())})
+    def capture_test_scalar(w, grad, state, h, role):
+        """One number a parameter, whose first value does not come from it; and another path late in training."""
+        size = state.size + torch.where(h.step > 3, 1.0, 0.5) * grad.abs().mean()
+        return w - h.lr * grad / (1 + size), state(size=size)
+
+    yield
+    optimizers._entries.pop("capture_test_scalar")
+
+
+def test_a_rule_of_ones_own_is_compiled_like_any_other(awkward_rule):
+    specs = runs(2, optimizer__name="capture_test_scalar")
+    ours, theirs = (advanced(Trainer(specs[0].setting, CPU, compile=way), specs, 6) for way in (True, False))
+    for name, w in theirs.weights.items():
+        assert torch.allclose(ours.weights[name], w, rtol=0, atol=2e-6), name
+        assert torch.allclose(ours.state[name]["size"], theirs.state[name]["size"], rtol=1e-5)
+
+
+def test_a_step_that_cannot_be_compiled_says_what_to_do(monkeypatch):
+    trainer = Trainer(runs(1)[0].setting, CPU, compile=True)
+    monkeypatch.setattr(
+        trainer, "loss", lambda scores, labels: scores.sum() if float(scores.sum()) > 0 else scores.mean()
+    )
+    with pytest.raises(RuntimeError, match=r"the step cannot be compiled \(.*\); say --compile off"):
+        advanced(trainer, runs(1), 1)
 
 
 def test_compiled_too_a_run_that_overflows_is_frozen_and_touches_no_other(captured):
@@ -166,17 +232,26 @@ def test_where_an_experiment_declares_it_steps_are_compiled_if_they_can_be(tmp_p
         train(runs(1), Where(out=tmp_path, compile=compile), (), declared)
     assert seen == [True, False, False, True]
     assert "not compiled" not in capsys.readouterr().err
-    monkeypatch.setattr(capture, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(compiling, "obstacle", lambda: "no g++")
     train(runs(1), Where(out=tmp_path), (), declared=True)
     assert seen[4:] == [False]
-    assert "steps are not compiled, which takes longer: that needs a C++ compiler" in capsys.readouterr().err
+    assert "steps are not compiled, which takes longer: no g++" in capsys.readouterr().err
 
 
 def test_without_a_compiler_one_sentence_says_so_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(capture, "COMPILERS", ("no-such-compiler",))
-    with pytest.raises(BadInput, match="--compile on needs a C\\+\\+ compiler, and none of no-such-compiler is here"):
+    monkeypatch.setattr(compiling, "obstacle", lambda: "no g++")
+    with pytest.raises(BadInput, match=r"--compile on, but nothing can be compiled here \(no g\+\+\); install a C"):
         train(runs(1), Where(out=tmp_path / "out", compile="on"), ())
     assert not (tmp_path / "out").exists()
+
+
+def test_whether_anything_can_be_compiled_is_tried():
+    assert compiling.obstacle() == ""
+    code = "from grokking.engine.compiled import obstacle; print(obstacle())"
+    environment = {**os.environ, "CXX": "/no/such/compiler", "PATH": "/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert "compiler" in done.stdout.lower()
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_a_checkpoint_of_a_compiled_step_is_another_execution():
@@ -196,8 +271,8 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 def test_a_cuda_graph_is_the_same_steps_as_on_the_same_device_without_it(optimizer):
     cuda, specs = torch.device("cuda"), runs(4, optimizer__name=optimizer, steps=60)
     recorded, eager = Trainer(specs[0].setting, cuda), Trainer(specs[0].setting, cuda)
-    eager.records = False
-    ours, theirs = start(specs, cuda, slots=power_of_two), start(specs, cuda, slots=power_of_two)
+    eager.records_steps = False
+    ours, theirs = start(specs, cuda, places=power_of_two), start(specs, cuda, places=power_of_two)
     while ours.step < 35:
         recorded.advance(ours, 35 - ours.step)
     while theirs.step < 35:
@@ -211,7 +286,7 @@ def test_a_cuda_graph_is_the_same_steps_as_on_the_same_device_without_it(optimiz
 def test_between_evaluations_nothing_waits_for_the_device():
     cuda, specs = torch.device("cuda"), runs(8, steps=200)
     trainer = Trainer(specs[0].setting, cuda)
-    cohort = start(specs, cuda, slots=power_of_two)
+    cohort = start(specs, cuda, places=power_of_two)
     trainer.advance(cohort, BLOCK)  # records
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -233,10 +308,3 @@ def test_on_cuda_the_same_run_twice_is_the_same_bits():
             pass
         found.append([record.curves for record in unit.records])
     assert found[0] == found[1]
-
-
-def test_compiling_uses_one_thread():
-    code = "import torch._inductor.config as c, grokking.engine.capture as k, torch\n"
-    code += "k.compiled(lambda a, x: a * x + 1, (torch.ones(2),), torch.ones(2))\nprint(c.cpp.threads)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1"]

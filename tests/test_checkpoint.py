@@ -17,6 +17,7 @@ from tiny import TINY, runs
 
 from grokking.engine import checkpoint
 from grokking.engine.checkpoint import FILES, SCHEMA, Checkpoints, discard, started
+from grokking.engine.cohort import compiled_width, power_of_two
 from grokking.engine.loop import begin
 from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput, Interrupted, Notice, Unwritable
@@ -33,6 +34,9 @@ from grokking.store.units import unit_name
 from grokking.study import plan
 
 BUILT_IN = sorted(name for name, entry in optimizers.items() if entry.make.__module__.startswith("grokking."))
+
+
+CPU = torch.device("cpu")
 
 
 def folder_of(folder, specs):
@@ -465,6 +469,29 @@ def test_a_checkpoint_of_other_runs_is_always_refused(interrupted, specs, any_ex
 def test_a_checkpoint_of_another_schema_is_always_refused(interrupted, specs, any_execution):
     change(folder_of(interrupted, specs) / "000000010", progress=lambda progress: {**progress, "schema": 0})
     assert f"  schema: 0 in the checkpoint, {SCHEMA} now" in refusal(interrupted, specs, any_execution)
+
+
+@pytest.mark.parametrize("places", [power_of_two, compiled_width])
+def test_a_checkpoint_holds_each_run_once_and_fills_whatever_places_there_are(tmp_path, places):
+    specs = runs(3)
+    train(tmp_path, specs, at=6)
+    trainer = Trainer(specs[0].setting, CPU)
+    trainer.places = places
+    unit, _ = Terms(tmp_path).checkpoints(specs).latest(trainer)
+    assert unit.cohort.specs == [*specs, specs[2]]
+    as_it_was, _ = Terms(tmp_path).checkpoints(specs).latest(Trainer(specs[0].setting, CPU))
+    for name, w in as_it_was.cohort.weights.items():
+        assert torch.equal(unit.cohort.weights[name][:3], w)
+        assert torch.equal(unit.cohort.weights[name][3], w[2])
+
+
+def test_the_seconds_of_evaluations_are_those_of_all_attempts(tmp_path, specs):
+    train(tmp_path, specs, at=10)
+    unit, _ = Terms(tmp_path).checkpoints(specs).latest(Trainer(specs[0].setting, CPU))
+    assert unit.evaluating > 0
+    train(tmp_path, specs)
+    (info,) = [json.loads(path.read_text()) for path in tmp_path.glob("units/*/unit.json")]
+    assert info["evaluation_seconds"] > unit.evaluating
 
 
 def test_discard_removes_the_checkpoints_of_units_that_hold_one_of_these_runs(interrupted, specs, undisturbed):

@@ -146,7 +146,7 @@ def test_a_lone_run_trains_beside_a_copy_of_itself_from_its_start_or_when_its_ma
 
 def test_on_cuda_a_cohort_takes_a_power_of_two_of_places_and_copies_fill_it():
     specs = [spec(seed) for seed in range(5)]
-    cohort = start(specs, CPU, slots=power_of_two)
+    cohort = start(specs, CPU, places=power_of_two)
     assert cohort.specs == [*specs, *specs[4:] * 3]
     for going, places in (((0, 1, 2, 3, 4), 8), ((1, 2, 4), 4), ((3,), 1)):
         assert cohort.keep(list(going)).specs == [specs[run] for run in going] + [specs[going[-1]]] * (

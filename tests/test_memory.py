@@ -7,7 +7,8 @@ import torch
 from tiny import runs
 
 from grokking.engine import memory
-from grokking.engine.memory import Traced, bytes_per_run, fitting, free_memory, peak
+from grokking.engine.cohort import compiled_width, never_alone, power_of_two
+from grokking.engine.memory import Traced, ample, bytes_per_run, fitting, free_memory, peak
 from grokking.runs import run_spec
 
 
@@ -56,19 +57,51 @@ def test_the_default_run_takes_what_its_largest_tensors_say():
 def test_a_cohort_is_as_wide_as_fits_but_never_empty():
     (spec,) = runs(1)
     one = bytes_per_run(spec)
-    assert fitting(spec, 8, 3.5 * one / (1 - memory.SPARE)) == 3
-    assert fitting(spec, 2, 3.5 * one / (1 - memory.SPARE)) == 2
-    assert fitting(spec, 8, one / 2) == 1
-    assert fitting(spec, 8, math.inf) == 8
+    assert fitting(spec, 8, 3.5 * one / (1 - memory.SPARE), never_alone) == 3
+    assert fitting(spec, 2, 3.5 * one / (1 - memory.SPARE), never_alone) == 2
+    assert fitting(spec, 8, one / 2, never_alone) == 1
+    assert fitting(spec, 8, math.inf, never_alone) == 8
 
 
-def test_what_is_not_traced_would_have_fitted(monkeypatch):
-    """The largest share that we know of: two layers, a full batch."""
-    spec = run_spec({"task.p": 97, "model.depth": 2, "batch_size": 4_000}, 0)
-    parameters = sum(w.numel() for w in spec.setting.model().parameters())
-    assert bytes_per_run(spec) < 4 * parameters * memory.AMPLE * (1 - memory.SPARE)
+def test_places_count_not_runs():
+    (spec,) = runs(1)
+    for_three = 3.5 * bytes_per_run(spec) / (1 - memory.SPARE)
+    assert fitting(spec, 4, for_three, compiled_width) == 2  # three would take four places
+    assert fitting(spec, 256, 2 * for_three, power_of_two) == 4  # five would take eight
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"task.p": 97, "model.depth": 2, "batch_size": 4_000},
+        {
+            "task.name": "parity",
+            "task.bits": 12,
+            "model.depth": 2,
+            "model.width": 32,
+            "model.heads": 4,
+            "batch_size": 2_000,
+        },
+        {"optimizer.name": "muon", "model.width": 256, "batch_size": 16},
+        {"model.attention": "bidirectional", "model.dropout": 0.1, "batch_size": 2_000},
+    ],
+)
+def test_a_run_takes_less_than_ample(settings, monkeypatch):
+    spec = run_spec(settings, 0)
+    assert bytes_per_run(spec) < ample(spec) * (1 - memory.SPARE) / 1.5
     monkeypatch.setattr(memory, "bytes_per_run", lambda spec: 1 / 0)
-    assert fitting(spec, 8, 4 * parameters * memory.AMPLE * 8 + 1) == 8
+    assert fitting(spec, 8, 8 * ample(spec) + 1, never_alone) == 8  # so it need not be traced
+
+
+def test_of_a_container_s_limit_files_in_the_cache_count_as_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "Path", lambda _: tmp_path)
+    assert memory._allowed() == math.inf
+    for name, text in (("max", "1000"), ("current", "900"), ("stat", "anon 100\ninactive_file 700\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory._allowed() == 800
+    (tmp_path / "memory.max").write_text("max")
+    assert memory._allowed() == math.inf
 
 
 def test_some_memory_is_free_here_but_not_without_end():
@@ -84,7 +117,7 @@ def test_the_estimate_is_near_what_cuda_says():
     cuda = torch.device("cuda")
     specs = [run_spec({"task.p": 59}, seed) for seed in range(64)]
     trainer = Trainer(specs[0].setting, cuda)
-    trainer.records = False
+    trainer.records_steps = False
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     cohort = start(specs, cuda)

@@ -55,6 +55,30 @@ def test_a_checkpoint_that_forgets_something_is_seen(tmp_path, monkeypatch):
     assert [name for name, promise in found.items() if not promise.held] == ["stopped", "killed"]
 
 
+def test_what_cannot_be_trained_keeps_no_promise(tmp_path, monkeypatch):
+    def failing(self, *given):
+        raise ZeroDivisionError("a broken step")
+
+    monkeypatch.setattr(Trainer, "step", failing)
+    golden_one, *others = selfcheck(Terms(tmp_path))
+    assert golden_one.held
+    assert [(promise.held, "a broken step" in promise.seen) for promise in others] == [(False, True)]
+
+
+def test_a_kill_that_came_too_late_is_not_taken_for_one_that_was_survived(tmp_path, monkeypatch):
+    popen = module.subprocess.Popen
+
+    def waiting(*given, **options):
+        process = popen(*given, **options)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(module.subprocess, "Popen", waiting)
+    found = broken(tmp_path, (killed,), monkeypatch)
+    assert not found["killed"].held
+    assert "continued" in found["killed"].seen
+
+
 def test_a_draw_from_a_global_generator_is_seen(tmp_path, monkeypatch):
     before = torch.get_rng_state()
     found = broken(tmp_path, (drawing,), monkeypatch)

@@ -14,10 +14,14 @@ def selfcheck(device: str = "auto", compile: bool = False) -> int:
     """
     from tqdm import tqdm
 
+    from grokking.engine.compiled import obstacle
+    from grokking.errors import BadInput
     from grokking.execute.local import choose_device
     from grokking.execute.unit import Terms
     from grokking.selfcheck import promises, selfcheck
 
+    if compile and (why := obstacle()):
+        raise BadInput(f"--compile, but nothing can be compiled here ({why}); install a C++ compiler or leave it out")
     broken = 0
     with tempfile.TemporaryDirectory() as place:
         terms = Terms(Path(place), choose_device(device), compile)

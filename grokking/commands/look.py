@@ -1,5 +1,6 @@
 """`grokking list`, `status` and `export`: what there is, what is stored, and its tables for other programs."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,8 @@ def status(
         words = ", ".join(f"{ends.get(end, 0)} {end}" for end in ("generalized", "censored", "diverged"))
         of = "" if run_ids is None else f" of {len(run_ids)}"
         minutes = f"; {results.core_seconds / 60:,.1f} core-minutes" if len(results.runs) else ""
-        evaluating = f", {results.evaluation_share:.0%} of them in evaluations" if results.core_seconds else ""
+        share = results.evaluation_share
+        evaluating = "" if math.isnan(share) else f", {share:.0%} of them in evaluations"
         print(f"{name}: {len(results.runs)}{of} runs stored ({words}){minutes}{evaluating}")
 
     if not out.is_dir():

@@ -13,6 +13,7 @@ from grokking.commands.arguments import HERE, Files, Imports, Set, Where, parse_
 from grokking.errors import BadInput
 
 if TYPE_CHECKING:
+    from grokking.execute.unit import Terms
     from grokking.runs import RunSpec
 
 
@@ -120,32 +121,35 @@ def sweep(
 
 def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str], declared: bool = False) -> int:
     """Train the runs that are not stored, in compiled steps if that is `declared` or asked for; 1 if something failed."""
-    import torch
-
-    from grokking.engine.checkpoint import discard, started
-    from grokking.engine.memory import fitting, free_memory
-    from grokking.execute.local import choose_device, execute, widest
+    from grokking.engine.checkpoint import discard
+    from grokking.engine.compiled import obstacle
+    from grokking.execute.local import choose_device, execute
     from grokking.execute.unit import Terms
     from grokking.store import prepare, set_aside_damaged, stored
-    from grokking.study import plan, total_steps
+    from grokking.study import total_steps
 
     where.check()
-    out, workers = where.out, where.workers or _cores()
-    # What "never" means is done once, below: a unit that is tried again does continue from its own checkpoint.
     device = choose_device(where.device)
-    compile = _compiling(where, declared and device == "cpu")
-    terms = Terms(out, device, compile, where.checkpoint_every, any_execution=where.resume == "anyway")
-    if terms.device == "cpu" and any(spec.setting.by_name["precision"] == "tf32" for spec in specs):
+    if device == "cpu" and any(spec.setting.by_name["precision"] == "tf32" for spec in specs):
         raise BadInput("precision = 'tf32' exists on CUDA alone; allowed on a CPU: fp32, bf16")
-    prepare(out)
-    set_aside_damaged(out)
-    known = stored(out)
+    if where.compile == "on" and (why := obstacle()):
+        raise BadInput(
+            f"--compile on, but nothing can be compiled here ({why}); install a C++ compiler or leave it out"
+        )
+    prepare(where.out)
+    set_aside_damaged(where.out)
+    known = stored(where.out)
     missing = [spec for spec in specs if spec.run_id not in known]
     if where.resume == "never":
-        discard(out, [spec.run_id for spec in missing])
-    most, share = widest(terms.device, terms.compile), 1 if terms.device == "cuda" else workers
-    free = free_memory(torch.device(terms.device)) / share
-    cohorts = plan(missing, most, workers, started(out), lambda spec: fitting(spec, most, free))
+        discard(where.out, [spec.run_id for spec in missing])
+    compile = where.compile == "on" or (where.compile == "declared" and declared and device == "cpu" and bool(missing))
+    if compile and (why := obstacle()):
+        print(f"grokking: steps are not compiled, which takes longer: {why}", file=sys.stderr)
+        compile = False
+    # What "never" means is done once, above: a unit that is tried again does continue from its own checkpoint.
+    terms = Terms(where.out, device, compile, where.checkpoint_every, any_execution=where.resume == "anyway")
+    workers = 1 if device == "cuda" else where.workers or _cores()
+    cohorts = _cohorts(missing, terms, workers)
     continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts)
     for cohort in cohorts:
         terms.checkpoints(cohort).refuse_unfit(terms.any_execution)
@@ -160,19 +164,19 @@ def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str], decl
     return 1 if failures else 0
 
 
-def _compiling(where: Where, declared: bool) -> bool:
-    """Whether steps are compiled; where nothing can be, that is an error only if it was asked for."""
-    from grokking.engine.capture import COMPILERS, compiler
+def _cohorts(missing: Sequence["RunSpec"], terms: "Terms", workers: int) -> list[list["RunSpec"]]:
+    """The plan of these runs: as wide as pays on this device, and as fits into each worker's share of its memory."""
+    import torch
 
-    if where.compile == "off" or (where.compile == "declared" and not declared):
-        return False
-    if compiler():
-        return True
-    lacking = f"a C++ compiler, and none of {', '.join(COMPILERS)} is here"
-    if where.compile == "on":
-        raise BadInput(f"--compile on needs {lacking}; install one or leave it out")
-    print(f"grokking: steps are not compiled, which takes longer: that needs {lacking}", file=sys.stderr)
-    return False
+    from grokking.engine.checkpoint import started
+    from grokking.engine.memory import fitting, free_memory
+    from grokking.engine.trainer import places
+    from grokking.execute.local import widest
+    from grokking.study import plan
+
+    most, take = widest(terms.device, terms.compile), places(terms.device, terms.compile)
+    free = free_memory(torch.device(terms.device)) / workers
+    return plan(missing, most, workers, started(terms.folder), lambda spec: fitting(spec, most, free, take))
 
 
 def _last_line(path: Path) -> str:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from grokking.engine.cohort import Cohort, Moving, Tensors
+from grokking.engine.cohort import Cohort, Moving, Tensors, filled
 from grokking.engine.loop import Training, begin
 from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput, Notice, Unwritable
@@ -189,11 +189,13 @@ def _described(content: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def _tensors(cohort: Cohort) -> Tensors:
+    """Of every run once: how many copies fill a cohort depends on where it is trained."""
+    runs = len(dict.fromkeys(cohort.specs))  # copies come last
     named = {f"weights/{name}": w for name, w in cohort.weights.items()}
     named |= {f"state/{name}/{slot}": s for name, slots in cohort.state.items() for slot, s in slots.items()}
     named |= {"finite": cohort.moving.finite, "frozen_at": cohort.moving.frozen_at}
     # Copies: safetensors refuses tensors that share memory, which a rule's state may.
-    return {name: t.clone(memory_format=torch.contiguous_format) for name, t in named.items()}
+    return {name: t[:runs].clone(memory_format=torch.contiguous_format) for name, t in named.items()}
 
 
 def _progress(unit: Training) -> dict[str, Any]:
@@ -220,9 +222,12 @@ def _restored(specs: Sequence[RunSpec], progress: Mapping[str, Any], tensors: Te
 
     def saved_as(name: str, like: Tensor) -> Tensor:
         tensor = tensors[name]
-        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
-            raise Damaged(f"{name} is {tensor.dtype} {list(tensor.shape)}, not {like.dtype} {list(like.shape)}")
-        return tensor.to(trainer.device).clone()  # in memory of its own, aligned as if it had been computed here
+        if (tensor.shape, tensor.dtype) != (expected[name].shape, like.dtype):
+            raise Damaged(
+                f"{name} is {tensor.dtype} {list(tensor.shape)}, not {like.dtype} {list(expected[name].shape)}"
+            )
+        # In memory of its own, aligned as if it had been computed here.
+        return tensor[filled(range(len(tensor)), len(cohort.specs))].to(trainer.device)
 
     cohort.step = int(progress["step"])
     cohort.moving = Moving(

@@ -82,14 +82,14 @@ def begin(specs: Sequence[RunSpec], trainer: Trainer) -> Training:
     examples = len(trainer.split(specs[0].seed)[0])
     batch_size = min(specs[0].setting.integer("batch_size"), examples)
     return Training(
-        [Record(spec, batch_size, examples) for spec in specs], start(specs, trainer.device, slots=trainer.slots)
+        [Record(spec, batch_size, examples) for spec in specs], start(specs, trainer.device, places=trainer.places)
     )
 
 
 def training(unit: Training, trainer: Trainer, boundary: Callable[[], None] = lambda: None) -> Iterator[Snapshot]:
     """Train runs of one setting side by side, and yield at every evaluation until all have ended.
 
-    `boundary` is called after every step: between steps `unit` is whole, so there it may be saved, or left by raising.
+    `boundary` is called after every step (on CUDA every ten): between steps `unit` is whole, so there it may be saved, or left by raising.
     """
     setting = trainer.setting
     grid = evaluation_steps(
@@ -102,12 +102,14 @@ def training(unit: Training, trainer: Trainer, boundary: Callable[[], None] = la
         while unit.cohort.step < step:
             trainer.advance(unit.cohort, step - unit.cohort.step)
             boundary()
+        trainer.finish()
         began = time.perf_counter()
         metrics, records = trainer.evaluate(unit.cohort), unit.going()
         unit.evaluating += time.perf_counter() - began
+        diverged_at = unit.cohort.diverged_at
         for run, record in enumerate(records):
             record.steps.append(step)
-            record.diverged_at = unit.cohort.diverged_at[run]
+            record.diverged_at = diverged_at[run]
             for metric in METRICS:
                 record.curves[metric].append(float(metrics[metric][run]))
         ended = [record for record in records if record.ended()]

@@ -9,11 +9,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from grokking.engine.cohort import start
-from grokking.engine.trainer import Trainer
+from grokking.engine.cohort import Places, start
+from grokking.engine.trainer import EVALUATED, Trainer
 from grokking.runs import RunSpec
 
-AMPLE = 500  # times its weights: no run takes that (by default 15; two layers and a batch of 4,000: 130)
 SPARE = 0.25  # of the free memory stays free: allocators round up, and libraries take workspaces
 
 
@@ -47,7 +46,7 @@ def peak(spec: RunSpec, runs: int) -> int:
     trainer = Trainer(spec.setting, meta)
     trainer.model.train()
     with Traced() as traced:
-        cohort = start([spec] * runs, meta, slots=lambda runs: runs)
+        cohort = start([spec] * runs, meta, places=lambda runs, before: runs)
         clock, rows = torch.ones((), dtype=torch.int64, device=meta), trainer.batch(cohort)
         cohort.moving = trainer.step(cohort.hyper, cohort.seeds, clock, cohort.moving, rows)
         trainer.measured(cohort)
@@ -66,15 +65,26 @@ def free_memory(device: torch.device) -> float:
     return min(_available(), _allowed())
 
 
-def fitting(spec: RunSpec, most: int, free: float) -> int:
-    """How many runs like this one, up to `most`, fit into `free` bytes side by side.
+def fitting(spec: RunSpec, most: int, free: float, places: Places) -> int:
+    """How many runs like this one, up to `most`, fit into `free` bytes side by side, in as many places as they take.
 
-    One at least, which may then have to fail. Tracing takes seconds: a model that is small beside `free` is not traced.
+    One at least, which may then have to fail. Tracing takes seconds: what is small beside `free` is not traced.
     """
-    parameters = sum(parameter.numel() for parameter in spec.setting.model().parameters())
-    if 4 * parameters * AMPLE * most < free:
+    if ample(spec) * places(most, 0) < free:
         return most
-    return max(1, min(most, math.floor(free * (1 - SPARE) / bytes_per_run(spec))))
+    one, allowed = bytes_per_run(spec), free * (1 - SPARE)
+    return max((runs for runs in range(1, most + 1) if places(runs, 0) * one <= allowed), default=1)
+
+
+def ample(spec: RunSpec) -> int:
+    """More bytes than a run takes, by counting parameters: each matrix makes an output for every token that it sees.
+
+    Twelve times those outputs, and twenty times the parameters: traced steps of ours took at most a third of that.
+    """
+    parameters = list(spec.setting.model().parameters())
+    rows = max(spec.setting.integer("batch_size"), EVALUATED) * spec.setting.table().tokens.shape[1]
+    outputs = sum(parameter.shape[0] for parameter in parameters if parameter.dim() == 2)
+    return 4 * (20 * sum(parameter.numel() for parameter in parameters) + 12 * rows * outputs)
 
 
 def _available() -> float:
@@ -86,9 +96,11 @@ def _available() -> float:
 
 
 def _allowed() -> float:
-    """What a container's limit leaves."""
+    """What a container's limit leaves (cgroup v2); what files have cached is given back when it is needed."""
     group = Path("/sys/fs/cgroup")
     try:
-        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no such files, or "max"
+        limit, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        lines = (group / "memory.stat").read_text().splitlines()
+        return limit - taken + next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, ValueError, StopIteration):  # no such files, or "max"
         return math.inf

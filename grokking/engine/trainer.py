@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from grokking.engine.batches import Batches
-from grokking.engine.capture import Recorded, compiled
-from grokking.engine.cohort import Cohort, Moving, Tensors, fours, never_alone, power_of_two
+from grokking.engine.cohort import Cohort, Moving, Places, Tensors, compiled_width, never_alone, power_of_two
+from grokking.engine.compiled import compiled
+from grokking.engine.recorded import Recorded
 from grokking.errors import BadInput
 from grokking.losses import losses
 from grokking.models.parts import Dropout, mix, widened
@@ -41,9 +42,9 @@ class Trainer:
         self.loss = losses[setting.name("loss")].make
         self.rule = optimizers[setting.name("optimizer")].make
         self.schedule = schedules[setting.name("schedule")].make
-        self.slots = power_of_two if device.type == "cuda" else fours if compile else never_alone
-        self.looks = device.type == "cpu" and not compile  # a look at a value costs nothing there, and saves masks
-        self.compile, self.records = compile, device.type == "cuda"
+        self.places = places(device.type, compile)
+        self.may_look = device.type == "cpu" and not compile  # at a value: it costs nothing there, and saves masks
+        self.compile, self.records_steps = compile, device.type == "cuda"
         self._compiled: dict[int, Callable[..., Moving]] = {}  # by width
         self._recorded: dict[int, Recorded] = {}  # by number of steps, all of one width
         self._splits: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -54,9 +55,9 @@ class Trainer:
     def advance(self, cohort: Cohort, most: int = 1) -> None:
         """Update every run: once, or on CUDA as often as was recorded, but `most` times at most."""
         self.model.train()
-        steps = BLOCK if self.records and most >= BLOCK else 1
+        steps = BLOCK if self.records_steps and most >= BLOCK else 1
         rows = self.batches(cohort, steps)
-        cohort.moving = (self._replayed if self.records else self._stepped)(cohort, rows)
+        cohort.moving = (self._replayed if self.records_steps else self._stepped)(cohort, rows)
         cohort.step += steps
 
     def _stepped(self, cohort: Cohort, rows: Tensor) -> Moving:
@@ -81,7 +82,12 @@ class Trainer:
         if runs not in self._compiled:
             clock = torch.tensor(cohort.step + 1, device=self.device)
             numbers = (cohort.hyper, cohort.seeds, clock)
-            self._compiled[runs] = compiled(self.step, numbers, cohort.moving, self.batch(cohort))
+            try:
+                self._compiled[runs] = compiled(self.step, numbers, cohort.moving, self.batch(cohort))
+            except Exception as error:
+                raise RuntimeError(
+                    f"the step cannot be compiled ({str(error).strip().splitlines()[0]}); say --compile off"
+                ) from error
         return self._compiled[runs]
 
     def step(self, hyper: Tensors, seeds: Tensor, clock: Tensor, moving: Moving, rows: Tensor) -> Moving:
@@ -91,7 +97,7 @@ class Trainer:
         """
         gradients, loss = self.gradients(moving.weights, self.noise(seeds, clock), self.tokens[rows], self.labels[rows])
         finite = moving.finite & all_finite([loss, *gradients.values()])
-        if self.looks and bool(finite.all()):
+        if self.may_look and bool(finite.all()):
             return Moving(*self.update(moving, gradients, hyper, clock), moving.finite, moving.frozen_at)
         safe = {name: where(finite, g, torch.zeros_like(g)) for name, g in gradients.items()}
         weights, state = self.update(moving, safe, hyper, clock)
@@ -176,15 +182,25 @@ class Trainer:
     # --- evaluation ---------------------------------------------------------------------------------------------
 
     def evaluate(self, cohort: Cohort) -> dict[str, np.ndarray]:
-        """Loss and accuracy [run] on the whole validation set and on the fixed training rows."""
-        return {name: value.cpu().numpy() for name, value in self.measured(cohort).items()}
+        """Loss and accuracy [run] on the whole validation set and on the fixed training rows.
+
+        Always in float32 (the precision of the weights), so that runs of another precision are measured alike.
+        """
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")  # no TF32
+        try:
+            return {name: value.cpu().numpy() for name, value in self.measured(cohort).items()}
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    def finish(self) -> None:
+        """Wait for the device to have done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     @torch.no_grad()
     def measured(self, cohort: Cohort) -> Tensors:
-        """What `evaluate` says, as float64 tensors [run] on the device.
-
-        Always in the precision of the weights, so that runs of another precision are measured alike.
-        """
+        """What `evaluate` says, as float64 tensors [run] on the device."""
         splits = [self.split(spec.seed) for spec in cohort.specs]
         seen = min(TRAIN_ROWS, len(splits[0][0]))
         examples = np.stack([np.concatenate([training[:seen], validation]) for training, validation in splits])
@@ -205,6 +221,11 @@ class Trainer:
             "train_accuracy": hits[:, :seen].mean(1),
             "validation_accuracy": hits[:, seen:].mean(1),
         }
+
+
+def places(device: str, compile: bool) -> Places:
+    """How many places so many runs take there."""
+    return power_of_two if device == "cuda" else compiled_width if compile else never_alone
 
 
 def alike(model: nn.Module) -> list[tuple[Role, list[str]]]:

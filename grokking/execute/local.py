@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from grokking.engine.cohort import COMPILED
+from grokking.engine.cohort import COMPILED_WIDTH
 from grokking.errors import BadInput, Interrupted, Notice, Unwritable
 from grokking.execute.progress import Progress
 from grokking.execute.signals import Stop, stoppable
@@ -31,7 +31,7 @@ TRIES = 4  # of a unit whose worker dies: once, and three times again
 
 def widest(device: str, compile: bool) -> int:
     """How many runs train side by side at most, by measurement: on a CPU, more would leave the caches."""
-    return 256 if device == "cuda" else COMPILED if compile else 8
+    return 256 if device == "cuda" else COMPILED_WIDTH if compile else 8
 
 
 def choose_device(device: str) -> str:

@@ -52,7 +52,7 @@ class Terms:
 
     def trainer(self, setting: Setting) -> Trainer:
         """One for this setting; what was compiled for it in this process is not compiled again."""
-        make = _kept if self.compile else Trainer
+        make = _kept if self.compile and self.device == "cpu" else Trainer
         return make(setting, torch.device(self.device), self.compile)
 
     def checkpoints(self, specs: Sequence[RunSpec]) -> Checkpoints:
@@ -60,7 +60,7 @@ class Terms:
         return Checkpoints(self.folder, specs, self.execution(), self.checkpoint_every)
 
 
-_kept = lru_cache(maxsize=64)(Trainer)
+_kept = lru_cache(maxsize=16)(Trainer)
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def matrix_library() -> str:
 
 
 def machine(device: str) -> str:
-    """The machine in words, as it stands in captions."""
+    """The machine in words."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()

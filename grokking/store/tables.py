@@ -50,7 +50,7 @@ def load(
     wanted = list(dict.fromkeys(wanted))
     arrays = _curves(folder, known, set(wanted)) if curves else {}
     homes = _homes(folder, [unit for unit in known if not curves or unit.name in arrays], set(wanted))
-    seconds, evaluating = (_core_seconds(homes, wanted, what) for what in ("seconds", "evaluation_seconds"))
+    seconds, evaluating = _core_seconds(homes, wanted)
     published = {run_id: source for run_id, source in adopted(adopt).items() if run_id not in homes}
     here = [run_id for run_id in wanted if run_id in homes or run_id in published]
     runs = _runs(homes, published, here)
@@ -163,11 +163,13 @@ def _curve_table(
     return pd.concat(tables).reset_index(drop=True)
 
 
-def _core_seconds(homes: dict[str, Home], run_ids: Sequence[str], what: str) -> float:
-    """Each run's part of its unit's seconds (or evaluation_seconds), in proportion to its steps."""
-    total = 0.0
+def _core_seconds(homes: dict[str, Home], run_ids: Sequence[str]) -> tuple[float, float]:
+    """Each run's part of its unit's seconds, and of those for evaluations (NaN: not counted), in proportion to its steps."""
+    total, evaluating = 0.0, 0.0
     for run_id in run_ids:
         if run_id in homes:
             unit, at = homes[run_id]
-            total += getattr(unit, what) * unit.steps[at] / max(1, sum(unit.steps))
-    return total
+            share = unit.steps[at] / max(1, sum(unit.steps))
+            total += unit.seconds * share
+            evaluating += math.nan if unit.evaluation_seconds is None else unit.evaluation_seconds * share
+    return total, evaluating

@@ -75,9 +75,9 @@ class Parsed:
     header: str  # first line of runs.csv
     lines: list[str]  # [run], the others
     steps: list[int]  # [run], how long each was trained
-    machine: str
+    machine: str  # in words, as it stands in captions
     seconds: float
-    evaluation_seconds: float  # of those
+    evaluation_seconds: float | None  # of those, where they were counted
     digests: list[str]  # [run], of each run's own curves: with its line, all that is known of it
 
 
@@ -95,14 +95,15 @@ def parse_unit(content: Mapping[str, bytes]) -> Parsed:
         own = [table[:, run][table["step"][:, run] <= last] for run, last in enumerate(steps)]
         digests = [hashlib.sha256(repr(part.dtype).encode() + part.tobytes()).hexdigest()[:16] for part in own]
         run_ids = [str(run_id) for run_id in info["run_ids"]]
-        seconds, evaluating = (float(info.get(name, 0.0)) for name in ("seconds", "evaluation_seconds"))
+        seconds, counted = float(info.get("seconds", 0.0)), info.get("evaluation_seconds")
+        evaluating = None if counted is None else float(counted)
     except Damaged:
         raise
     except Exception as error:  # files that others wrote, or changed, can be wrong in any way
         raise Damaged(f"it was not written by this package ({type(error).__name__}: {error})") from None
     if [line.split(",", 1)[0] for line in lines] != run_ids:
         raise Damaged("runs.csv and unit.json name different runs")
-    machine = str(info.get("machine", "unknown machine"))
+    machine = str(info.get("machine", "unknown machine")) + (", compiled steps" if info.get("compile") else "")
     return Parsed(run_ids, header, lines, steps, machine, seconds, evaluating, digests)
 
 

@@ -1,22 +1,27 @@
-"""Capture: a step, compiled once for the shapes it is called with; and several steps recorded as one CUDA graph."""
+"""A step compiled, once for the shapes it is called with."""
 
-import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Interpreter
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.split_module import split_module
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-
-COMPILERS = ("g++", "clang++", "c++")
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
-def compiler() -> str | None:
-    """The C++ compiler that PyTorch will find; without one nothing can be compiled for a CPU."""
-    return next(filter(None, map(shutil.which, COMPILERS)), None)
+@lru_cache(maxsize=1)
+def obstacle() -> str:
+    """Why nothing can be compiled here, tried with a product of two numbers; empty if it can.
+
+    PyTorch needs a C++ compiler that works, and Python's headers.
+    """
+    try:
+        compiled(lambda a, x: a * x, (torch.ones(2),), torch.ones(2))
+    except Exception as error:
+        return str(error).strip().splitlines()[0]
+    return ""
 
 
 def compiled(step: Callable[..., Any], numbers: tuple[Any, ...], *rest: Any) -> Callable[..., Any]:
@@ -29,6 +34,7 @@ def compiled(step: Callable[..., Any], numbers: tuple[Any, ...], *rest: Any) -> 
     """
     import torch._inductor.config as inductor
 
+    inductor.compile_threads = 1  # in this process: workers are as many as cores already
     inductor.cpp.threads = 1  # results then depend neither on the number of cores nor on that of workers
     flat, arguments = tree_flatten((*numbers, *rest))
     results = None
@@ -84,44 +90,3 @@ class _Part(torch.nn.Module):
 
     def forward(self, *given: Any) -> Any:
         return self.call(*given)
-
-
-class Recorded:
-    """Several steps on CUDA as one graph: a replay costs the host one call, and nothing in it waits for the host.
-
-    The runs live in the graph's own buffers, which every replay changes. Without CUDA the same program is executed in
-    place of a replay: so it is tested where there is no GPU.
-    """
-
-    def __init__(self, step: Callable[..., Any], hyper: Any, seeds: Tensor, moving: Any, rows: Tensor) -> None:
-        """`step` and its arguments; `rows` [step, run, batch] for as many steps as are to be recorded."""
-        self.step = step
-        self.hyper, self.seeds, self.moving, self.rows = tree_map(torch.clone, (hyper, seeds, moving, rows))
-        self.clock = torch.zeros((), dtype=torch.int64, device=rows.device)
-        self.replay_steps = self._steps if rows.device.type != "cuda" else self._record()
-
-    def replay(self, hyper: Any, seeds: Tensor, first: int, moving: Any, rows: Tensor) -> Any:
-        """The runs after the updates numbered `first` and following, on table rows [step, run, batch]."""
-        if moving is not self.moving:
-            tree_map(Tensor.copy_, (self.hyper, self.seeds, self.moving), (hyper, seeds, moving))
-        self.clock.fill_(first)
-        self.rows.copy_(rows, non_blocking=True)
-        self.replay_steps()
-        return self.moving
-
-    def _steps(self) -> None:
-        for rows in self.rows.unbind():
-            tree_map(Tensor.copy_, self.moving, self.step(self.hyper, self.seeds, self.clock, self.moving, rows))
-            self.clock += 1
-
-    def _record(self) -> Callable[[], None]:
-        """CUDA asks for a few steps on another stream first, in which libraries take their workspaces."""
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            self._steps()  # whatever it does to the buffers: the first replay fills them
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._steps()
-        return graph.replay
