@@ -25,6 +25,7 @@ import resource
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -293,7 +294,13 @@ def everything(device: torch.device, rounds: int, quick: bool) -> pd.DataFrame:
             for config in (Config(), Config(depth=2), full)
         ]
         plan += [usual("cost", ("plain", best), config) for config in dict.fromkeys(COSTS)]
-    return pd.DataFrame([line for part in tqdm(plan, desc="comparisons") for line in part()])
+    lines: list[dict[str, Any]] = []
+    for part in tqdm(plan, desc="comparisons"):
+        try:
+            lines += part()
+        except Exception:  # what was measured is kept
+            traceback.print_exc()
+    return pd.DataFrame(lines)
 
 
 def main(device: str = "cpu", rounds: int = 7, quick: bool = False, publish: bool = False) -> None:

@@ -45,7 +45,10 @@ def compiled(step: Callable[..., Any], numbers: tuple[Any, ...], *rest: Any) -> 
         return leaves
 
     with torch.no_grad():
-        graph = _split(make_fx(flat_step)(*flat), len(tree_flatten(numbers)[0]))
+        # "fake": with the strides that the compiler will assume, which are not always those that the operations leave.
+        graph = _split(
+            make_fx(flat_step, tracing_mode="fake", _allow_non_fake_inputs=True)(*flat), len(tree_flatten(numbers)[0])
+        )
         _CompilingParts(graph).run(*flat)
 
     def call(*given: Any) -> Any:

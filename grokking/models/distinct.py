@@ -122,10 +122,15 @@ def advance(block: "Block", rows: Rows, groups: list[Group], wanted: range, caus
         parts = [narrow(group, [i for i in group.positions if target.get(i, ...) == axis]) for group in groups]
         queries = [narrow(group, [i for i in group.positions if target.get(i, ...) == axis]) for group in read]
         mixed = [attend(block.attention, rows, query, read, axis, causal) for query in queries if query.positions]
-        x = torch.cat([rows.lift(part.x, part.axis, axis) for part in parts if part.positions], dim=1)
+        x = side_by_side([rows.lift(part.x, part.axis, axis) for part in parts if part.positions])
         positions = tuple(i for part in parts for i in part.positions)
-        behind.append(Group(axis, positions, block.write(x, torch.cat(mixed, dim=1))))
+        behind.append(Group(axis, positions, block.write(x, side_by_side(mixed))))
     return behind
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Parts [row, position, …] of the same rows as one; a lone one as it is: PyTorch's compiler and its cat lay it out differently."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
 
 
 def narrow(group: Group, positions: list[int]) -> Group:
