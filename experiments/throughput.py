@@ -264,7 +264,7 @@ WIDTHS = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 8, 64, 256)}
 COSTS = [
     *(Config(p=p) for p in (31, 59, 97, 113)),
     *(Config(width=width) for width in (64, 128, 256)),
-    *(Config(depth=depth) for depth in (1, 2, 3)),
+    *(Config(depth=depth) for depth in (1, 2)),
 ]
 
 

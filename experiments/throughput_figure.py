@@ -77,7 +77,7 @@ def _costs(axes: Axes, table: pd.DataFrame) -> None:
         times, milliseconds = lines[name] / DEFAULT[name], 1e3 / lines["run_steps_per_second"]
         axes.plot(times, milliseconds, marker="o", ms=4, color=color, label=words)
     axes.set_xscale("log", base=2)
-    axes.set_xticks([0.25, 0.5, 1, 2, 3], ["¼", "½", "1", "2", "3"])
+    axes.set_xticks([0.25, 0.5, 1, 2], ["¼", "½", "1", "2"])
     axes.set_ylim(bottom=0)
     axes.set(xlabel="times the default (97, 128, 1)", ylabel="milliseconds per run-step", title="Cost")
     axes.legend(loc="upper left")

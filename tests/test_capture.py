@@ -21,6 +21,7 @@ from grokking.engine.recorded import Recorded
 from grokking.engine.trainer import BLOCK, Trainer
 from grokking.errors import BadInput
 from grokking.execute.unit import Terms
+from grokking.models import distinct
 from grokking.optim import optimizer, optimizers
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -162,6 +163,13 @@ def test_compiled_for_two_and_for_four_a_run_is_the_same_bits(captured):
     four, two = advanced(captured, runs(4), 20), advanced(captured, runs(4)[2:], 20)
     assert sorted(captured._compiled) == [2, 4]
     assert [leaves(four, 2), leaves(four, 3)] == [leaves(two, 0), leaves(two, 1)]
+
+
+def test_a_lone_part_of_a_cohort_s_states_is_not_laid_out_anew():
+    """A cat of one is a copy to PyTorch and nothing to its compiler, which then finds other strides: three layers failed."""
+    x = torch.zeros(2, 3, 4).transpose(1, 2)
+    assert distinct.side_by_side([x]) is x
+    assert torch.equal(distinct.side_by_side([x, x + 1]), torch.cat([x, x + 1], dim=1))
 
 
 def test_a_compiled_width_is_kept_when_runs_end(captured):
