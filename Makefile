@@ -35,7 +35,7 @@ test: install  ## the test suite
 faults: install  ## kill, stop, corrupt and starve sweeps on purpose, and count what is lost (about half an hour)
 	PYTHONPATH=tests $(BIN)/python -m faults
 
-bench: install  ## run-steps per second against a plain PyTorch loop, part by part (half an hour, on an idle machine)
+bench: install  ## run-steps per second against a plain PyTorch loop, part by part (a quarter of an hour, on an idle machine)
 	$(BIN)/python experiments/throughput.py
 
 gpu: install  ## what needs a CUDA device: its tests, and run-steps per second at cohorts of 1 to 256

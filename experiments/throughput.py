@@ -2,7 +2,7 @@
 
 Not a sweep: nothing is trained to an end or stored, and timings are not byte-stable, so `make reproduce` leaves it out.
 
-    make bench        or: .venv/bin/python experiments/throughput.py [--quick] [--device cuda] [--publish]
+    make bench        or: .venv/bin/python experiments/throughput.py [--quick] [--device cuda]
 
 Forms      plain      one run, an ordinary module and torch.optim.AdamW (experiments/plain_loop.py)
            shortcuts  the same loop with the package's module, which computes every distinct state once
@@ -303,18 +303,24 @@ def everything(device: torch.device, rounds: int, quick: bool) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def main(device: str = "cpu", rounds: int = 7, quick: bool = False, publish: bool = False) -> None:
+def main(
+    device: str = "cpu", rounds: int = 5, quick: bool = False, measured: Path | None = None, publish: bool = False
+) -> None:
     """Measure, and draw figures/throughput.png.
 
     Args:
         device: cpu or cuda.
         rounds: turns of every form.
         quick: the first comparison alone.
+        measured: a throughput.csv of before: draw that, and measure nothing.
         publish: maintainers: also to figures/published and the documents.
     """
-    keep_freed_memory()  # for the plain loop, too
-    where = f"{machine(device)}, {CORES} cores, PyTorch {torch.__version__}"
-    table = everything(torch.device(device), rounds, quick).assign(machine=where)
+    if measured:
+        table = pd.read_csv(measured)
+    else:
+        keep_freed_memory()  # for the plain loop, too
+        where = f"{machine(device)}, {CORES} cores, PyTorch {torch.__version__}"
+        table = everything(torch.device(device), rounds, quick).assign(machine=where)
     drawn, name = drawing(table), "throughput" if device == "cpu" else f"throughput_{device}"
     drawn = dataclasses.replace(drawn, name=name)
     for folder in (Path("figures"), *([PUBLISHED] if publish else [])):

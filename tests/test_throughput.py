@@ -125,3 +125,11 @@ def test_the_picture_and_the_table_are_made_from_any_measured_lines():
     assert "| 2 layers, full, adamw | compiled of 8 | 13.0 (9.0 to 12.0) | 4.00 | 50% | 100 MB |" in text
     assert "| 2 layers, full, adamw | compiled of 8, 2 cores | 15.0 (9.0 to 12.0) | 6.00 | – | – |" in text
     assert "| 1 layer, 512, adamw, bf16 | compiled of 8 |" in text
+
+
+def test_the_published_tables_are_those_of_the_published_measurements():
+    published = Path(__file__).parent.parent / "figures" / "published"
+    table = pd.read_csv(published / "throughput.csv")
+    assert (published / "throughput.md").read_text() == throughput_figure.markdown(table) + "\n"
+    assert (published / "throughput_short.md").read_text() == throughput_figure.short(table) + "\n"
+    assert {"ablation", "width", "muon", "precision", "cost"} == set(table["part"])
