@@ -3,14 +3,15 @@
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 
-def selfcheck(device: str = "auto", compile: bool = False) -> int:
+def selfcheck(device: str = "auto", compile: Literal["on", "off"] = "off") -> int:
     """Try the promises: the same runs, trained in every way that must not matter, are the same bits. Under a minute.
 
     Args:
         device: auto, cpu or cuda.
-        compile: with compiled steps; compiling takes a minute more.
+        compile: on: with compiled steps; compiling takes minutes more.
     """
     from tqdm import tqdm
 
@@ -20,11 +21,13 @@ def selfcheck(device: str = "auto", compile: bool = False) -> int:
     from grokking.execute.unit import Terms
     from grokking.selfcheck import promises, selfcheck
 
-    if compile and (why := obstacle()):
-        raise BadInput(f"--compile, but nothing can be compiled here ({why}); install a C++ compiler or leave it out")
+    if compile == "on" and (why := obstacle()):
+        raise BadInput(
+            f"--compile on, but nothing can be compiled here ({why}); install a C++ compiler or leave it out"
+        )
     broken = 0
     with tempfile.TemporaryDirectory() as place:
-        terms = Terms(Path(place), choose_device(device), compile)
+        terms = Terms(Path(place), choose_device(device), compile == "on")
         bar = tqdm(selfcheck(terms), total=promises(terms), file=sys.stderr, leave=False, desc="promises")
         for promise in bar:
             broken += not promise.held
