@@ -121,7 +121,10 @@ def test_the_picture_and_the_table_are_made_from_any_measured_lines():
     assert "an abacus" in text
     assert "an abacus" in short
     assert "| 2 layers, full | 10.0 → 13.0 | 4.0 | 14.0 → 15.0 | 6.0 |" in short
-    assert "One layer, batch 512, 2 cores: 27 runs of 2,000 steps an hour, 25 by the plain loop" in short
+    assert (
+        "2 cores: 27 runs of 2,000 steps an hour while training; by the plain loop 25, or 36 if a process on each"
+        in short
+    )
     assert "| 2 layers, full, adamw | compiled of 8 | 13.0 (9.0 to 12.0) | 4.00 | 50% | 100 MB |" in text
     assert "| 2 layers, full, adamw | compiled of 8, 2 cores | 15.0 (9.0 to 12.0) | 6.00 | – | – |" in text
     assert "| 1 layer, 512, adamw, bf16 | compiled of 8 |" in text
