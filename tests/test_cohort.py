@@ -152,7 +152,7 @@ def test_on_cuda_a_cohort_takes_a_power_of_two_of_places_and_copies_fill_it():
         assert cohort.keep(list(going)).specs == [specs[run] for run in going] + [specs[going[-1]]] * (
             places - len(going)
         )
-    assert [power_of_two(runs) for runs in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
+    assert [power_of_two(runs, 0) for runs in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
 
 
 @pytest.mark.parametrize(

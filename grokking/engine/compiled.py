@@ -20,7 +20,7 @@ def obstacle() -> str:
     try:
         compiled(lambda a, x: a * x, (torch.ones(2),), torch.ones(2))
     except Exception as error:
-        return str(error).strip().splitlines()[0]
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
     return ""
 
 

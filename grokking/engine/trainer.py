@@ -86,7 +86,7 @@ class Trainer:
                 self._compiled[runs] = compiled(self.step, numbers, cohort.moving, self.batch(cohort))
             except Exception as error:
                 raise RuntimeError(
-                    f"the step cannot be compiled ({str(error).strip().splitlines()[0]}); say --compile off"
+                    f"the step cannot be compiled ({(str(error).strip() or type(error).__name__).splitlines()[0]}); say --compile off"
                 ) from error
         return self._compiled[runs]
 

@@ -78,6 +78,7 @@ def attempt(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Stop) 
     except Unwritable as error:
         return Outcome("unwritable", str(error))
     except Exception as error:
+        stop.check()  # a signal to the whole process group ends a compiler, too
         return Outcome("memory" if out_of_memory(error) else "failed", traceback.format_exc())
     return Outcome("stored")
 
