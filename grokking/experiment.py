@@ -38,6 +38,10 @@ def open_experiment(path: str) -> Experiment:
                 f"{path} defines no {name}; an experiment defines STUDIES (scale → list of Study) and draw(results)"
             )
     compile = getattr(module, "COMPILE", ())
+    if not isinstance(compile, (list, tuple)):
+        raise BadInput(
+            f"{path} has COMPILE = {compile!r}; allowed: a tuple of its scales, such as {tuple(module.STUDIES)}"
+        )
     for scale in compile:
         if scale not in module.STUDIES:
             raise BadInput(

@@ -248,7 +248,7 @@ def test_where_an_experiment_declares_it_steps_are_compiled_if_they_can_be(tmp_p
 
 def test_without_a_compiler_one_sentence_says_so_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "obstacle", lambda: "no g++")
-    with pytest.raises(BadInput, match=r"--compile on, but nothing can be compiled here \(no g\+\+\); install a C"):
+    with pytest.raises(BadInput, match=r"--compile on, but nothing can be compiled here \(no g\+\+\); make that"):
         train(runs(1), Where(out=tmp_path / "out", compile="on"), ())
     assert not (tmp_path / "out").exists()
 

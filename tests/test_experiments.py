@@ -145,6 +145,10 @@ def test_experiments_that_declare_it_are_compiled_and_others_beside_them_are_not
     odd.write_text(EXPERIMENT + '\nCOMPILE = ("laptop",)\n')
     with pytest.raises(BadInput, match="has no scale 'laptop', which its COMPILE names"):
         open_experiment(str(odd))
+    odder = tmp_path / "odder.py"
+    odder.write_text(EXPERIMENT + '\nCOMPILE = "smoke"\n')
+    with pytest.raises(BadInput, match="has COMPILE = 'smoke'; allowed: a tuple of its scales"):
+        open_experiment(str(odder))
 
 
 def test_adopted_runs_are_not_trained_again_and_are_drawn(tmp_path, capsys):

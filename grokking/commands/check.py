@@ -15,16 +15,13 @@ def selfcheck(device: str = "auto", compile: Literal["on", "off"] = "off") -> in
     """
     from tqdm import tqdm
 
-    from grokking.engine.compiled import obstacle
-    from grokking.errors import BadInput
+    from grokking.engine.compiled import check_compiling
     from grokking.execute.local import choose_device
     from grokking.execute.unit import Terms
     from grokking.selfcheck import promises, selfcheck
 
-    if compile == "on" and (why := obstacle()):
-        raise BadInput(
-            f"--compile on, but nothing can be compiled here ({why}); install a C++ compiler or leave it out"
-        )
+    if compile == "on":
+        check_compiling()
     broken = 0
     with tempfile.TemporaryDirectory() as place:
         terms = Terms(Path(place), choose_device(device), compile == "on")

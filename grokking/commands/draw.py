@@ -74,7 +74,10 @@ def _as_published(drawing: "Drawing") -> str:
     path = PUBLISHED / f"{drawing.name}_runs.csv"
     if "runs" not in drawing.tables or not path.is_file():
         return ""
-    found = agreement(drawing.tables["runs"], read_runs(path))
+    try:
+        found = agreement(drawing.tables["runs"], read_runs(path))
+    except (OSError, ValueError, KeyError) as error:
+        return f"not compared with {path}, which is damaged: {error}"
     if found is None:
         return ""
     ratio = f"{found.ratio.value:.3f} [{found.ratio.low:.3f}, {found.ratio.high:.3f}]"

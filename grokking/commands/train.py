@@ -122,7 +122,7 @@ def sweep(
 def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str], declared: bool = False) -> int:
     """Train the runs that are not stored, in compiled steps if that is `declared` or asked for; 1 if something failed."""
     from grokking.engine.checkpoint import discard
-    from grokking.engine.compiled import obstacle
+    from grokking.engine.compiled import check_compiling, obstacle
     from grokking.execute.local import choose_device, execute
     from grokking.execute.unit import Terms
     from grokking.store import prepare, set_aside_damaged, stored
@@ -132,10 +132,8 @@ def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str], decl
     device = choose_device(where.device)
     if device == "cpu" and any(spec.setting.by_name["precision"] == "tf32" for spec in specs):
         raise BadInput("precision = 'tf32' exists on CUDA alone; allowed on a CPU: fp32, bf16")
-    if where.compile == "on" and (why := obstacle()):
-        raise BadInput(
-            f"--compile on, but nothing can be compiled here ({why}); install a C++ compiler or leave it out"
-        )
+    if where.compile == "on":
+        check_compiling()
     prepare(where.out)
     set_aside_damaged(where.out)
     known = stored(where.out)

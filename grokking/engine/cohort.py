@@ -80,10 +80,7 @@ COMPILED_WIDTH = 4  # runs in a compiled step on a CPU: more gain little, and id
 
 
 def compiled_width(runs: int, before: int) -> int:
-    """In compiled steps on a CPU: a width once compiled is kept, because another takes longer to compile than it saves.
-
-    Measured, adamw and p = 59: 73 to 88 % of the places were in use over whole cohorts.
-    """
+    """In compiled steps on a CPU: a width once compiled is kept, because another takes longer to compile than it saves."""
     return before or (2 if runs <= 2 else -(-runs // COMPILED_WIDTH) * COMPILED_WIDTH)
 
 

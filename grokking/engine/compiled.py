@@ -10,6 +10,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.passes.split_module import split_module
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from grokking.errors import BadInput
+
 
 @lru_cache(maxsize=1)
 def obstacle() -> str:
@@ -22,6 +24,12 @@ def obstacle() -> str:
     except Exception as error:
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return ""
+
+
+def check_compiling() -> None:
+    """Raise `BadInput` where nothing can be compiled."""
+    if why := obstacle():
+        raise BadInput(f"--compile on, but nothing can be compiled here ({why}); make that possible, or leave it out")
 
 
 def compiled(step: Callable[..., Any], numbers: tuple[Any, ...], *rest: Any) -> Callable[..., Any]:

@@ -84,6 +84,8 @@ class Trainer:
             numbers = (cohort.hyper, cohort.seeds, clock)
             try:
                 self._compiled[runs] = compiled(self.step, numbers, cohort.moving, self.batch(cohort))
+            except (MemoryError, torch.OutOfMemoryError):
+                raise  # the cohort is tried again in halves
             except Exception as error:
                 raise RuntimeError(
                     f"the step cannot be compiled ({(str(error).strip() or type(error).__name__).splitlines()[0]}); say --compile off"

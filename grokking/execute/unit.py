@@ -135,7 +135,7 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what a step frees for the next one (4 % of a step's time, one layer, batch 512).
+    """Have the C library keep what a step frees for the next one.
 
     Otherwise it gives tens of megabytes back in every step, and the kernel zeroes them page by page for the next. Does
     nothing where the C library is not GNU's.
