@@ -28,6 +28,18 @@ class Entry:
     version: str
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def formula(self) -> str:
+        """The docstring's paragraph with an arrow, on one line; empty where there is none."""
+        paragraphs = inspect.cleandoc(self.make.__doc__ or "").split("\n\n")
+        return next((" ".join(text.split()) for text in paragraphs if "←" in text), "")
+
+    @property
+    def source(self) -> str:
+        """What the docstring says after `Source:`; empty where it does not."""
+        lines = inspect.cleandoc(self.make.__doc__ or "").splitlines()
+        return next((line.removeprefix("Source: ") for line in lines if line.startswith("Source: ")), "")
+
 
 def suggest(name: str, allowed: list[str]) -> str:
     """` Did you mean …? Allowed: …` for the end of an error sentence."""
@@ -37,13 +49,18 @@ def suggest(name: str, allowed: list[str]) -> str:
 
 
 class Registry(Mapping[str, Entry]):
-    """Entries of one kind ("task", "optimizer", …); a second entry of the same name is refused."""
+    """Entries of one kind ("task", "optimizer", …); a second entry of the same name is refused.
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    `elsewhere` finds what has a dotted name (`torch.optim.NAdam`) and is registered nowhere.
+    """
+
+    def __init__(self, kind: str, elsewhere: Callable[[str], Entry] | None = None) -> None:
+        self.kind, self.elsewhere = kind, elsewhere
         self._entries: dict[str, Entry] = {}
 
     def __getitem__(self, name: str) -> Entry:
+        if self.elsewhere is not None and "." in name:
+            return self.elsewhere(name)
         if name not in self._entries:
             raise BadInput(f"unknown {self.kind} {name!r}; {suggest(name, sorted(self._entries))}")
         return self._entries[name]
@@ -84,7 +101,12 @@ class Registry(Mapping[str, Entry]):
 def _version(make: Callable[..., Any], version: int) -> str:
     if make.__module__.startswith("grokking."):
         return str(version)
-    return "source:" + hashlib.sha256(inspect.getsource(make).encode()).hexdigest()[:12]
+    return source_version(make)
+
+
+def source_version(made: Any) -> str:
+    """The version of what a user wrote: a hash of its source."""
+    return "source:" + hashlib.sha256(inspect.getsource(made).encode()).hexdigest()[:12]
 
 
 def options(function: Callable[..., Any], skip: int = 0) -> dict[str, Scalar]:

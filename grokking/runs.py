@@ -10,13 +10,16 @@ from functools import cached_property, lru_cache
 import torch
 
 from grokking.errors import BadInput
-from grokking.later import LATER
+from grokking.later import without_later
 from grokking.losses import losses
 from grokking.models import models
-from grokking.optim import Numbers, State, optimizers
+from grokking.optim import optimizers
+from grokking.optim.external import check_external
 from grokking.optim.schedules import schedules
-from grokking.registry import Registry, Scalar, suggest
-from grokking.roles import Role, declarations
+from grokking.optim.transforms import named, transforms
+from grokking.optim.trial import try_optimizer, try_schedule, try_transform
+from grokking.registry import Entry, Registry, Scalar, suggest
+from grokking.roles import declarations
 from grokking.tasks import Table, split, tasks
 
 Settings = Mapping[str, Scalar]
@@ -43,7 +46,9 @@ DEFAULTS: dict[str, Scalar] = {
     "evaluation.every": 10,
     "evaluation.growth": 0.05,
     "precision": "fp32",
+    "transforms": "",
 }
+PER_RUN = ("optimizer", "schedule", "transform")  # whose float options are numbers of each run, and split no cohort
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
@@ -71,8 +76,18 @@ class Setting:
         assert isinstance(value, int)
         return value
 
+    @cached_property
+    def transforms(self) -> list[str]:
+        """Names of the transforms, in the order in which they act."""
+        return named(str(self.by_name["transforms"]))
+
+    @property
+    def external(self) -> bool:
+        """Whether the optimizer is anyone's `torch.optim.Optimizer`, trained run by run."""
+        return bool(optimizers[self.name("optimizer")].extra["external"])
+
     def options(self, kind: str) -> dict[str, Scalar]:
-        """The static options of the task, model, …, without the prefix and the name."""
+        """The static options of the task, model, …, or of `transform.NAME`, without the prefix and the name."""
         prefix = kind + "."
         return {
             key.removeprefix(prefix): value
@@ -100,10 +115,16 @@ def check_versions(setting: Setting) -> None:
     A user's file may be edited between a sweep's start and the moment at which a worker imports it.
     """
     for kind, version in setting.versions:
-        if kind in KINDS and (now := KINDS[kind][setting.name(kind)].version) != version:
+        if kind != "engine" and (now := _entry(setting, kind).version) != version:
+            name = setting.name(kind) if kind in KINDS else kind.removeprefix("transform.")
             raise BadInput(
-                f"{kind} {setting.name(kind)!r} has changed since this sweep began ({version}, now {now}); start it again"
+                f"{kind.split('.')[0]} {name!r} has changed since this sweep began ({version}, now {now}); start it again"
             )
+
+
+def _entry(setting: Setting, kind: str) -> Entry:
+    """What is registered for a kind of `setting.versions`."""
+    return KINDS[kind][setting.name(kind)] if kind in KINDS else transforms[kind.removeprefix("transform.")]
 
 
 @lru_cache(maxsize=32)
@@ -124,7 +145,7 @@ class RunSpec:
     """A run is its description: static setting, per-run numbers, seed."""
 
     setting: Setting
-    hyper: tuple[tuple[str, float], ...]  # the optimizer's float options by dotted name, sorted
+    hyper: tuple[tuple[str, float], ...]  # float options of optimizer, schedule and transforms by dotted name, sorted
     seed: int
 
     @cached_property
@@ -135,7 +156,7 @@ class RunSpec:
     def description(self) -> dict[str, object]:
         """The complete description as plain JSON values."""
         return {
-            "setting": _without_later(self.setting.by_name),
+            "setting": without_later(self.setting.by_name),
             "versions": dict(self.setting.versions),
             "hyper": dict(self.hyper),
             "seed": self.seed,
@@ -143,12 +164,8 @@ class RunSpec:
 
     def row(self) -> dict[str, Scalar]:
         """All settings of the run by dotted name, the seed and the run_id: the left part of the runs table."""
-        settings = {**_without_later(self.setting.by_name), **dict(self.hyper)}
+        settings = {**without_later(self.setting.by_name), **dict(self.hyper)}
         return {"run_id": self.run_id, **dict(sorted(settings.items())), "seed": self.seed}
-
-
-def _without_later(settings: Settings) -> dict[str, Scalar]:
-    return {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
 
 
 def run_spec(settings: Settings, seed: int) -> RunSpec:
@@ -161,13 +178,18 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     for kind, registry in KINDS.items():
         entries[kind] = registry[str(settings.get(f"{kind}.name", DEFAULTS[f"{kind}.name"]))]
         defaults[f"{kind}.name"] = entries[kind].name
-        defaults |= {f"{kind}.{option}": default for option, default in entries[kind].defaults.items()}
+    if entries["optimizer"].extra.get("full_batch"):
+        defaults["batch_size"] = 0
+    for name in named(str(settings.get("transforms", ""))):
+        entries[f"transform.{name}"] = transforms[name]
+    defaults |= {f"{kind}.{name}": value for kind, entry in entries.items() for name, value in entry.defaults.items()}
     for name in settings:
         if name not in defaults:
             raise BadInput(f"unknown setting {name!r}; {suggest(name, sorted(defaults))}")
     values = {name: _cast(name, settings.get(name, default), default) for name, default in defaults.items()}
+    values["transforms"] = ",".join(named(str(values["transforms"])))
     hyper = {
-        name: value for name, value in values.items() if name.startswith("optimizer.") and isinstance(value, float)
+        name: value for name, value in values.items() if name.split(".")[0] in PER_RUN and isinstance(value, float)
     }
     versions = {"engine": ENGINE_VERSION} | {kind: entry.version for kind, entry in entries.items()}
     setting = Setting(
@@ -177,7 +199,7 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise BadInput(f"seed = {seed!r}; allowed: integers from 0 to 2³¹ - 1")
     for name, value in hyper.items():
-        _check_number(name, value)
+        _check_number(name, value, setting.external and name.startswith("optimizer."))
     _check_setting(setting)
     return RunSpec(setting, tuple(sorted(hyper.items())), seed)
 
@@ -201,10 +223,12 @@ def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
         raise BadInput(f"{name} = {value!r}; allowed: {allowed}") from None
 
 
-def _check_number(name: str, value: float) -> None:
+def _check_number(name: str, value: float, external: bool) -> None:
     last = name.split(".")[-1]
     if last == "lr" or last.endswith("_lr"):
         allowed, good = "positive finite numbers", 0 < value < math.inf
+    elif external:  # it knows itself what it takes
+        allowed, good = "finite numbers", math.isfinite(value)
     elif last in ("momentum", "alpha") or "beta" in last:
         allowed, good = "0 up to, but not including, 1", 0 <= value < 1
     else:
@@ -215,9 +239,11 @@ def _check_number(name: str, value: float) -> None:
 
 @lru_cache(maxsize=256)
 def _check_setting(setting: Setting) -> None:
-    for name in ("batch_size", "steps", "evaluation.every"):
+    for name in ("steps", "evaluation.every"):
         if setting.integer(name) < 1:
             raise BadInput(f"{name} = {setting.by_name[name]}; allowed: integers from 1 on")
+    if (batch_size := setting.integer("batch_size")) < 0:
+        raise BadInput(f"batch_size = {batch_size}; allowed: integers from 0 on (0: the whole training set)")
     for name in ("linger", "evaluation.growth"):
         if not 0 <= setting.number(name) < math.inf:
             raise BadInput(f"{name} = {setting.by_name[name]}; allowed: finite numbers from 0 on")
@@ -227,47 +253,23 @@ def _check_setting(setting: Setting) -> None:
         raise BadInput(f"threshold = {setting.by_name['threshold']}; allowed: above 0, up to 1")
     if not 0 < setting.number("train_fraction") < 1:
         raise BadInput(f"train_fraction = {setting.by_name['train_fraction']}; allowed: strictly between 0 and 1")
-    split(len(setting.table().tokens), setting.number("train_fraction"), 0)
-    declarations(setting.model())
-    _try_rule(setting)
-
-
-def _try_rule(setting: Setting) -> None:
-    """One update of stand-in parameters without data, so that a bad static option or a broken rule shows now.
-
-    On the `meta` device nothing has a value, so whoever branches on one fails here, and not when it is compiled.
-    """
-    entry, number = optimizers[setting.name("optimizer")], torch.ones((), dtype=torch.float64, device="meta")
-    numbers = {name: number for name, default in entry.defaults.items() if isinstance(default, float)}
-    h = Numbers({**setting.options("optimizer"), **numbers, "step": number})
-    _try_schedule(setting, number)
-    for role in Role:
-        shape = (2,) if role in (Role.GAIN, Role.BIAS) else (2, 2)
-        w, grad = torch.empty(2, *shape, device="meta").unbind()
-        state = State({name: start(w).to("meta") for name, start in entry.extra["slots"](role).items()})
-        before = [tensor._version for tensor in (w, grad, *state.values())]
-        try:
-            new, after = entry.make(w, grad, state, h, role)
-        except BadInput:
-            raise
-        except Exception as error:
-            raise BadInput(
-                f"optimizer {entry.name!r} fails on a parameter with the role {role.value}: {error} "
-                "(a rule must return (w, state) and cannot branch on the value of a tensor)"
-            ) from error
-        if new.shape != w.shape or set(after) != set(state):
-            raise BadInput(f"optimizer {entry.name!r} changes the shape of its parameter or the names of its state")
-        if before != [tensor._version for tensor in (w, grad, *state.values())]:
-            raise BadInput(f"optimizer {entry.name!r} writes into a tensor that it was given; return new tensors")
-
-
-def _try_schedule(setting: Setting, step: torch.Tensor) -> None:
-    entry = schedules[setting.name("schedule")]
-    try:
-        entry.make(step, setting.integer("steps"), **setting.options("schedule"))
-    except BadInput:
-        raise
-    except Exception as error:
+    examples = len(split(len(setting.table().tokens), setting.number("train_fraction"), 0)[0])
+    entry = optimizers[setting.name("optimizer")]
+    if entry.extra["full_batch"] and 0 < batch_size < examples:
         raise BadInput(
-            f"schedule {entry.name!r} fails: {error} (a schedule cannot branch on the value of its step, which is a tensor)"
-        ) from error
+            f"batch_size = {batch_size}, but {entry.name} sees all {examples} training examples at every step; "
+            "leave batch_size out, or take sgd"
+        )
+    declarations(setting.model())
+    try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
+    for name in setting.transforms:
+        try_transform(transforms[name], setting.options(f"transform.{name}"))
+    if not setting.external:
+        try_optimizer(entry, setting.options("optimizer"))
+    elif setting.transforms:
+        raise BadInput(
+            f"transforms = {setting.by_name['transforms']!r}, but {entry.name} is not a rule of this package's kind and takes "
+            "its gradients as they are; leave transforms out"
+        )
+    else:
+        check_external(entry, setting.options("optimizer"))

@@ -37,7 +37,8 @@ METRICS = ("train_loss", "validation_loss", "train_accuracy", "validation_accura
 
 def spec(seed=0, optimizer="adamw", **changed):
     changed = {name.replace("__", "."): value for name, value in changed.items()}
-    return run_spec({**TINY, "optimizer.name": optimizer, **changed}, seed)
+    batch = {"batch_size": 0} if optimizers[optimizer].extra["full_batch"] else {}
+    return run_spec({**TINY, "optimizer.name": optimizer, **batch, **changed}, seed)
 
 
 def varied(count, optimizer="adamw", **changed):

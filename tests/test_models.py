@@ -11,8 +11,9 @@ from torch.func import functional_call, grad, vmap
 from grokking.engine.cohort import start
 from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
+from grokking.hashing import mix
 from grokking.models import distinct, models
-from grokking.models.parts import ACTIVATIONS, Dropout, Norm, mix, rotate
+from grokking.models.parts import ACTIVATIONS, Dropout, Norm, rotate
 from grokking.models.transformer import CHOICES
 from grokking.roles import initial_weights
 from grokking.runs import run_spec

@@ -9,7 +9,7 @@ from grokking.commands.train import train
 from grokking.engine.cohort import start
 from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
-from grokking.later import LATER
+from grokking.later import EVERYWHERE
 from grokking.models.parts import Norm, rotate, sinusoidal
 from grokking.runs import run_spec
 from grokking.store import load
@@ -69,7 +69,7 @@ def test_every_run_of_a_table_has_a_precision(tmp_path):
     specs = [*runs(1), *runs(1, precision="bf16")]
     assert train(specs, Where(out=tmp_path, workers=1, device="cpu"), ()) == 0
     assert load(tmp_path).runs.set_index("run_id")["precision"].to_dict() == {
-        specs[0].run_id: LATER["precision"],
+        specs[0].run_id: EVERYWHERE["precision"],
         specs[1].run_id: "bf16",
     }
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from grokking.errors import BadInput, Notice, Unwritable
-from grokking.later import LATER
+from grokking.later import EVERYWHERE
 from grokking.store import SCHEMA, STEP_COLUMNS, load, prepare, read_runs, stored, unit_name, units, write_unit
 from grokking.store.failures import failures, forget_failures, note_failure
 
@@ -104,7 +104,7 @@ def test_what_is_written_is_read_back(tmp_path):
     assert (results.missing, results.machines) == (0, ("a test machine",))
     assert len(results.runs) == 3
     for written, (_, read) in zip(rows_of(run_ids), results.runs.iterrows(), strict=True):
-        assert set(read.index) == {*written, *LATER}
+        assert set(read.index) == {*written, *EVERYWHERE}
         for name, value in written.items():
             if value is None:
                 assert pd.isna(read[name]), name

@@ -174,7 +174,11 @@ def _cohorts(missing: Sequence["RunSpec"], terms: "Terms", workers: int) -> list
 
     most, take = widest(terms.device, terms.compile), places(terms.device, terms.compile)
     free = free_memory(torch.device(terms.device)) / workers
-    return plan(missing, most, workers, started(terms.folder), lambda spec: fitting(spec, most, free, take))
+
+    def fits(spec: "RunSpec") -> int:
+        return 1 if spec.setting.external else fitting(spec, most, free, take)
+
+    return plan(missing, most, workers, started(terms.folder), fits)
 
 
 def _last_line(path: Path) -> str:

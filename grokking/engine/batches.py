@@ -9,11 +9,11 @@ from grokking.seeding import stream
 class Batches:
     """Batches of one run: the passes' permutations laid end to end and cut, so that no batch is odd.
 
-    The permutation of pass e comes from stream (seed, "batch", e): step alone says which batch comes next.
+    A batch size of 0 is the whole training set. The permutation of pass e comes from stream (seed, "batch", e): step alone says which batch comes next.
     """
 
     def __init__(self, seed: int, examples: int, batch_size: int) -> None:
-        self.seed, self.examples, self.size = seed, examples, min(batch_size, examples)
+        self.seed, self.examples, self.size = seed, examples, min(batch_size or examples, examples)
         self._passes: dict[int, NDArray[np.int64]] = {}
 
     def at(self, step: int) -> NDArray[np.int64]:

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils._pytree import tree_map
 
-from grokking.optim import optimizers
-from grokking.roles import declarations, initial_weights
-from grokking.runs import RunSpec
+from grokking.optim import Slots, optimizers
+from grokking.optim.transforms import transforms
+from grokking.roles import Role, declarations, initial_weights
+from grokking.runs import RunSpec, Setting
 
 Tensors = dict[str, Tensor]
 Places = Callable[[int, int], int]  # (runs, places they have had; 0 at the start) → how many places they take
@@ -38,7 +39,7 @@ class Cohort:
     specs: list[RunSpec]  # [run], copies included
     step: int  # updates made so far
     moving: Moving
-    hyper: Tensors  # optimizer number → [run] float64
+    hyper: Tensors  # number → [run] float64: the optimizer's by its own name, others by their dotted name
     seeds: Tensor  # [run] int64
     places: Places
 
@@ -102,14 +103,14 @@ def start(
 ) -> Cohort:
     """The cohort before its first step: every run's weights from its own seed, optimizer state at its start."""
     specs = filled(specs, places(len(specs), 0))
-    model = specs[0].setting.model()
+    setting = specs[0].setting
+    model = setting.model()
     drawn = {spec.seed: initial_weights(model, spec.seed, dtype) for spec in dict.fromkeys(specs)}
     weights = {
         name: torch.stack([drawn[spec.seed][name] for spec in specs]).to(device) for name in drawn[specs[0].seed]
     }
-    declared = optimizers[specs[0].setting.name("optimizer")].extra["slots"]
     state = {
-        name: {slot: vmap(first)(weights[name]).contiguous() for slot, first in declared(law.role).items()}
+        name: {slot: vmap(first)(weights[name]).contiguous() for slot, first in slots(setting, law.role).items()}
         for name, law in declarations(model).items()
     }
     columns = zip(*(spec.hyper for spec in specs), strict=True)
@@ -124,3 +125,12 @@ def start(
     moving = Moving(weights, state, healthy, torch.zeros(runs, dtype=torch.int64, device=device))
     seeds = torch.tensor([spec.seed for spec in specs], device=device)
     return Cohort(specs, 0, moving, hyper, seeds, places)
+
+
+def slots(setting: Setting, role: Role) -> Slots:
+    """State tensors of a parameter: those of the optimizer's rule, and of each transform under `transform.slot`."""
+    found = dict(optimizers[setting.name("optimizer")].extra["slots"](role, setting.options("optimizer")))
+    for name in setting.transforms:
+        declared = transforms[name].extra["slots"](setting.options(f"transform.{name}"))
+        found |= {f"{name}.{slot}": first for slot, first in declared.items()}
+    return found

@@ -80,7 +80,7 @@ class Snapshot:
 def begin(specs: Sequence[RunSpec], trainer: Trainer) -> Training:
     """Runs of one setting before their first step."""
     examples = len(trainer.split(specs[0].seed)[0])
-    batch_size = min(specs[0].setting.integer("batch_size"), examples)
+    batch_size = min(specs[0].setting.integer("batch_size") or examples, examples)
     return Training(
         [Record(spec, batch_size, examples) for spec in specs], start(specs, trainer.device, places=trainer.places)
     )

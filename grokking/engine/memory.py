@@ -82,7 +82,8 @@ def ample(spec: RunSpec) -> int:
     Twelve times those outputs, and twenty times the parameters: traced steps of ours took at most a third of that.
     """
     parameters = list(spec.setting.model().parameters())
-    rows = max(spec.setting.integer("batch_size"), EVALUATED) * spec.setting.table().tokens.shape[1]
+    batch = spec.setting.integer("batch_size") or len(spec.setting.table().tokens)
+    rows = max(batch, EVALUATED) * spec.setting.table().tokens.shape[1]
     outputs = sum(parameter.shape[0] for parameter in parameters if parameter.dim() == 2)
     return 4 * (20 * sum(parameter.numel() for parameter in parameters) + 12 * rows * outputs)
 

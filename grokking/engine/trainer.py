@@ -11,11 +11,14 @@ from grokking.engine.batches import Batches
 from grokking.engine.cohort import Cohort, Moving, Places, Tensors, compiled_width, never_alone, power_of_two
 from grokking.engine.compiled import compiled
 from grokking.engine.recorded import Recorded
+from grokking.engine.transforming import Transforming
 from grokking.errors import BadInput
+from grokking.hashing import mix
 from grokking.losses import losses
-from grokking.models.parts import Dropout, mix, widened
+from grokking.models.parts import Dropout, widened
 from grokking.optim import Numbers, State, optimizers
 from grokking.optim.schedules import schedules
+from grokking.optim.transforms import transforms
 from grokking.roles import Role, declarations
 from grokking.runs import Setting
 from grokking.tasks import split
@@ -27,6 +30,8 @@ TRAIN_ROWS = 1024  # training accuracy is taken on at most so many fixed trainin
 
 class Trainer:
     """One setting's functions, lifted over the run axis, and the data that they are applied to."""
+
+    resumable = True  # from a checkpoint
 
     def __init__(self, setting: Setting, device: torch.device, compile: bool = False) -> None:
         table = setting.table()
@@ -42,6 +47,7 @@ class Trainer:
         self.loss = losses[setting.name("loss")].make
         self.rule = optimizers[setting.name("optimizer")].make
         self.schedule = schedules[setting.name("schedule")].make
+        self.transforms = [(transforms[name], setting.options(f"transform.{name}")) for name in setting.transforms]
         self.places = places(device.type, compile)
         self.may_look = device.type == "cpu" and not compile  # at a value: it costs nothing there, and saves masks
         self.compile, self.records_steps = compile, device.type == "cuda"
@@ -97,12 +103,18 @@ class Trainer:
 
         A run with a non-finite loss or gradient is frozen and costs its mates nothing.
         """
-        gradients, loss = self.gradients(moving.weights, self.noise(seeds, clock), self.tokens[rows], self.labels[rows])
+        numbers = Transforming(self.transforms, hyper, self.factors(hyper, clock), self.keys(seeds, clock), clock)
+        seen, state = numbers.applied("weights", moving.weights, moving.weights, moving.state)
+        gradients, loss = self.gradients(seen, self.noise(seeds, clock), self.tokens[rows], self.labels[rows])
         finite = moving.finite & all_finite([loss, *gradients.values()])
-        if self.may_look and bool(finite.all()):
-            return Moving(*self.update(moving, gradients, hyper, clock), moving.finite, moving.frozen_at)
-        safe = {name: where(finite, g, torch.zeros_like(g)) for name, g in gradients.items()}
-        weights, state = self.update(moving, safe, hyper, clock)
+        healthy = self.may_look and bool(finite.all())
+        if not healthy:
+            gradients = {name: where(finite, g, torch.zeros_like(g)) for name, g in gradients.items()}
+        gradients, state = numbers.applied("gradients", gradients, moving.weights, state)
+        weights, state = self.update(moving.weights, gradients, state, hyper, clock)
+        weights, state = numbers.updated(moving.weights, weights, state)
+        if healthy:
+            return Moving(weights, state, moving.finite, moving.frozen_at)
         return Moving(
             {name: where(finite, w, moving.weights[name]) for name, w in weights.items()},
             {
@@ -113,44 +125,56 @@ class Trainer:
             torch.where(moving.finite & ~finite, clock, moving.frozen_at),
         )
 
+    def run_loss(self, weights: Tensors, buffers: Tensors, tokens: Tensor, labels: Tensor) -> Tensor:
+        """The loss [] of one run on tokens [example, position]."""
+        if self.setting.by_name["precision"] == "bf16":
+            weights = {name: w.bfloat16() for name, w in weights.items()}
+        scores = functional_call(self.model, {**weights, **buffers}, (tokens,))
+        return self.loss(scores.to(widened(scores.dtype)), labels, **self.setting.options("loss"))
+
     def gradients(self, weights: Tensors, noise: Tensors, tokens: Tensor, labels: Tensor) -> tuple[Tensors, Tensor]:
         """Gradient of each run's own loss, and that loss [run]; tokens [run, example, position]."""
-
-        def loss(weights: Tensors, buffers: Tensors, tokens: Tensor, labels: Tensor) -> Tensor:
-            if self.setting.by_name["precision"] == "bf16":
-                weights = {name: w.bfloat16() for name, w in weights.items()}
-            scores = functional_call(self.model, {**weights, **buffers}, (tokens,))
-            return self.loss(scores.to(widened(scores.dtype)), labels, **self.setting.options("loss"))
-
-        gradients, value = vmap(grad_and_value(loss))(weights, noise, tokens, labels)
+        gradients, value = vmap(grad_and_value(self.run_loss))(weights, noise, tokens, labels)
         return gradients, value
 
+    def factors(self, hyper: Tensors, clock: Tensor) -> Tensor:
+        """The schedule's factor [run] at update number `clock`; [] where it has no numbers of each run."""
+        step, steps = clock.to(torch.float64), self.setting.integer("steps")
+        static = self.setting.options("schedule")
+        own = {name.removeprefix("schedule."): x for name, x in hyper.items() if name.startswith("schedule.")}
+        if not own:
+            return self.schedule(step, steps, **static)
+        return vmap(lambda numbers: self.schedule(step, steps, **static, **numbers))(own)
+
     def update(
-        self, moving: Moving, gradients: Tensors, hyper: Tensors, clock: Tensor
+        self, weights: Tensors, gradients: Tensors, state: dict[str, Tensors], hyper: Tensors, clock: Tensor
     ) -> tuple[Tensors, dict[str, Tensors]]:
         """The rule, applied to each parameter of each run with the run's own numbers; those that are alike at once."""
-        step = clock.to(torch.float64)
-        factor = self.schedule(step, self.setting.integer("steps"), **self.setting.options("schedule"))
+        factor = self.factors(hyper, clock)
         numbers = {
-            name: value * factor if name == "lr" or name.endswith("_lr") else value for name, value in hyper.items()
+            name: value * factor if name == "lr" or name.endswith("_lr") else value
+            for name, value in hyper.items()
+            if "." not in name
         }
-        static = {**self.setting.options("optimizer"), "step": step}
-        weights, states = {}, {}
+        static = {**self.setting.options("optimizer"), "step": clock.to(torch.float64)}
+        new, after = {}, {}
         for role, names in self.alike:
 
             def rule(w: Tensor, g: Tensor, state: Tensors, h: Tensors, role=role) -> tuple[Tensor, Tensors]:  # type: ignore[no-untyped-def]
                 new, slots = self.rule(w, g, State(state), Numbers({**static, **h}), role)
                 return new, dict(slots)
 
-            before = {slot: together([moving.state[name][slot] for name in names]) for slot in moving.state[names[0]]}
-            w, g = (together([tensors[name] for name in names]) for tensors in (moving.weights, gradients))
-            new, slots = vmap(vmap(rule, (0, 0, 0, None)))(w, g, before, numbers)
+            own = [slot for slot in state[names[0]] if "." not in slot]
+            before = {slot: together([state[name][slot] for name in names]) for slot in own}
+            w, g = (together([tensors[name] for name in names]) for tensors in (weights, gradients))
+            updated, slots = vmap(vmap(rule, (0, 0, 0, None)))(w, g, before, numbers)
             # Strides decide how a matrix is multiplied, hence bits; a checkpoint keeps none, so neither do we. Nor does
             # state change its type on the way: a float64 number of `h` would turn a 0-d float32 slot into float64.
             for at, name in enumerate(names):
-                weights[name] = new[:, at].to(w.dtype).contiguous()
-                states[name] = {slot: s[:, at].to(before[slot].dtype).contiguous() for slot, s in slots.items()}
-        return {name: weights[name] for name in moving.weights}, {name: states[name] for name in moving.weights}
+                new[name] = updated[:, at].to(w.dtype).contiguous()
+                kept = {slot: s[:, at].to(before[slot].dtype).contiguous() for slot, s in slots.items()}
+                after[name] = {**state[name], **kept}
+        return {name: new[name] for name in weights}, {name: after[name] for name in weights}
 
     # --- data ---------------------------------------------------------------------------------------------------
 
@@ -177,9 +201,13 @@ class Trainer:
             drawn = drawn.pin_memory()  # else the copy would wait for the steps before it
         return drawn.to(self.device, non_blocking=True)
 
+    def keys(self, seeds: Tensor, clock: Tensor) -> Tensor:
+        """A hash of (seed, step) for each run [run], from which the randomness of this step follows."""
+        return mix(mix(seeds) + clock - 1)
+
     def noise(self, seeds: Tensor, clock: Tensor) -> Tensors:
-        """The dropout keys [run] of this step: a hash of (seed, step) for each run."""
-        return dict.fromkeys(self.dropouts, mix(mix(seeds) + clock - 1)) if self.dropouts else {}
+        """The dropout keys [run] of this step."""
+        return dict.fromkeys(self.dropouts, self.keys(seeds, clock)) if self.dropouts else {}
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from grokking.engine.checkpoint import Checkpoints
+from grokking.engine.external import ExternalTrainer
 from grokking.engine.loop import Record, begin, training
 from grokking.engine.trainer import Trainer
 from grokking.errors import Notice, Unwritable
@@ -50,8 +51,10 @@ class Terms:
             "matrix_library": matrix_library(),
         }
 
-    def trainer(self, setting: Setting) -> Trainer:
+    def trainer(self, setting: Setting) -> Trainer | ExternalTrainer:
         """One for this setting; what was compiled for it in this process is not compiled again."""
+        if setting.external:
+            return ExternalTrainer(setting, torch.device(self.device))
         make = _kept if self.compile and self.device == "cpu" else Trainer
         return make(setting, torch.device(self.device), self.compile)
 
@@ -90,6 +93,8 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
     is saved at the next step boundary and `Interrupted` is raised.
     """
     check_versions(specs[0].setting)
+    if specs[0].setting.external:
+        terms = replace(terms, compile=False)
     torch.set_num_threads(1)
     keep_freed_memory()
     if terms.device == "cuda":
@@ -106,7 +111,8 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
         if not (stop.code or checkpoints.due()):
             return
         try:
-            checkpoints.save(unit, earlier + time.perf_counter() - began)
+            if trainer.resumable:
+                checkpoints.save(unit, earlier + time.perf_counter() - began)
         except Unwritable as error:
             if not stop.code:
                 raise

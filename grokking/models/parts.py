@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grokking.hashing import mix
 from grokking.roles import Declaring, Role
 
 
@@ -93,15 +94,6 @@ class Dropout(nn.Module):
         element = torch.arange(math.prod(x.shape), device=x.device).view(x.shape)
         uniform = mix(mix(self.key + 0x9E3779B9 * (self.site + 1)) + element).to(torch.float64) / 2**32
         return torch.where(uniform < self.rate, 0.0, x / (1.0 - self.rate))
-
-
-def mix(x: Tensor) -> Tensor:
-    """A 32-bit integer hash (int64 in, values in 0 … 2³² - 1 out), after C. Wellons' `lowbias32`."""
-    mask = 0xFFFFFFFF
-    x = x & mask
-    x = (x ^ (x >> 16)) * 0x7FEB352D & mask
-    x = (x ^ (x >> 15)) * 0x846CA68B & mask
-    return x ^ (x >> 16)
 
 
 class FeedForward(nn.Module):

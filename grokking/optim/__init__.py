@@ -1,5 +1,6 @@
 """How it learns: each optimizer is one decorated rule on one parameter tensor of one run."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,10 +8,11 @@ import torch
 from torch import Tensor
 
 from grokking.errors import BadInput
+from grokking.optim import external
 from grokking.registry import Registry, Scalar
 from grokking.roles import Role
 
-optimizers = Registry("optimizer")
+optimizers = Registry("optimizer", elsewhere=external.entry)
 
 Slots = Mapping[str, Callable[[Tensor], Tensor]]  # name of a state tensor → its initial value, given the parameter
 
@@ -47,6 +49,7 @@ class Numbers(dict[str, Any]):
 
 
 Rule = Callable[[Tensor, Tensor, State, Numbers, Role], tuple[Tensor, State]]
+Declared = Slots | Callable[[Role], Slots] | Callable[[Role, Mapping[str, Scalar]], Slots]
 
 
 NO_STATE: Slots = {}
@@ -58,13 +61,16 @@ def zeros(*names: str) -> Slots:
 
 
 def optimizer(
-    state: Slots | Callable[[Role], Slots] = NO_STATE, version: int = 1, **numbers: Scalar
+    state: Declared = NO_STATE, version: int = 1, full_batch: bool = False, **numbers: Scalar
 ) -> Callable[[Rule], Rule]:
     """Register an update rule `rule(w, grad, state, h, role) -> (w, state)` with its numbers and their defaults.
 
     Floats are per-run numbers (the learning rates among them are called `lr` or `…_lr`); bools, ints and strings are
-    static. `state` is the declared initial state, from `zeros(…)`, or a function of the role that returns it; none by
-    default.
+    static. `state` is the declared initial state, from `zeros(…)`, or a function that returns it, of the role or of the
+    role and the static options; none by default. `full_batch`: the method is defined on the whole training set only.
+
+    `grokking list optimizers` shows the docstring's first line, the paragraph with an arrow (←), which is the formula,
+    and what follows `Source:`.
     """
 
     for name, value in numbers.items():
@@ -72,12 +78,32 @@ def optimizer(
             raise BadInput(f"{name}={value} would be static; write {name}={float(value)} for a number of each run")
 
     def register(rule: Rule) -> Rule:
-        optimizers.add(rule, numbers, version, slots=state if callable(state) else lambda role: state)
+        optimizers.add(rule, numbers, version, slots=_of_role_and_options(state), full_batch=full_batch, external=False)
         return rule
 
     return register
 
 
-from grokking.optim import adaptive, gradient, spectral  # noqa: E402  (they register themselves with `optimizer`)
+def _of_role_and_options(state: Declared) -> Callable[[Role, Mapping[str, Scalar]], Slots]:
+    if not callable(state):
+        return lambda role, options: state
+    if len(inspect.signature(state).parameters) == 1:
+        return lambda role, options: state(role)  # type: ignore[call-arg]
+    return state  # type: ignore[return-value]
 
-__all__ = ["Numbers", "Role", "State", "adaptive", "gradient", "optimizer", "optimizers", "spectral", "zeros"]
+
+from grokking.optim import adaptive, gradient, preconditioned, signs, spectral  # noqa: E402  (they register themselves with `optimizer`)
+
+__all__ = [
+    "Numbers",
+    "Role",
+    "State",
+    "adaptive",
+    "gradient",
+    "optimizer",
+    "optimizers",
+    "preconditioned",
+    "signs",
+    "spectral",
+    "zeros",
+]

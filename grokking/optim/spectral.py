@@ -1,12 +1,33 @@
 """Rules that act on the singular values of a matrix's update."""
 
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
 from torch import Tensor
 
 from grokking.errors import BadInput
-from grokking.optim import Numbers, State, optimizer, zeros
+from grokking.optim import Numbers, Slots, State, optimizer, zeros
 from grokking.optim.adaptive import adamw
-from grokking.optim.orthogonalize import newton_schulz
+from grokking.optim.orthogonalize import coefficients, newton_schulz, normalized, over_spectral_norm, polar
+from grokking.registry import Scalar
 from grokking.roles import Role
+
+MATRICES = {  # whose parameters get orthogonal updates; AdamW has the rest
+    "hidden": {Role.HIDDEN},
+    "hidden+embedding": {Role.HIDDEN, Role.EMBEDDING},
+    "hidden+head": {Role.HIDDEN, Role.HEAD},
+    "all": {Role.HIDDEN, Role.EMBEDDING, Role.HEAD},
+}
+NEWTON_SCHULZ = ("jordan", "you5", "you6", "polar_express")
+EXACT: dict[str, Callable[[Tensor], Tensor]] = {
+    "svd": polar,
+    "frobenius_norm": normalized,
+    "spectral_norm": over_spectral_norm,
+}
+
+
+def _slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
+    return zeros("momentum") if role in among(MATRICES, "matrices", options) else zeros("mean", "square")
 
 
 @optimizer(
@@ -14,28 +35,53 @@ from grokking.roles import Role
     momentum=0.95,
     weight_decay=0.1,
     nesterov=True,
+    momentum_form="ema",
+    orthogonalize="jordan",
+    ns_steps=0,
     scale="original",
+    matrices="hidden",
     adamw_lr=1e-3,
     adamw_beta1=0.9,
     adamw_beta2=0.98,
     adamw_eps=1e-8,
     adamw_weight_decay=1.0,
-    state=lambda role: zeros("momentum") if role is Role.HIDDEN else zeros("mean", "square"),
+    adamw_bias_correction=True,
+    state=_slots,
 )
 def muon(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
-    """Muon (K. Jordan et al. 2024) on hidden matrices, AdamW with its own `adamw_…` numbers on everything else.
+    """Muon on hidden matrices, AdamW with its own `adamw_…` numbers on everything else, as `torch.optim.Muon`.
 
-    m ← momentum · m + (1 - momentum) · grad;   u ← momentum · m + (1 - momentum) · grad with `nesterov`, else m;
-    w ← (1 - lr · weight_decay) · w - lr · scale · NewtonSchulz(u), as `torch.optim.Muon` (decay is decoupled).
-    `scale` for w [out, in]: "original" √max(1, out/in), "match_rms_adamw" 0.2 √max(out, in) (Moonlight, 2502.16982),
+    m ← momentum · m + (1 - momentum) · grad;   u ← momentum · m + (1 - momentum) · grad   (without nesterov u ← m);
+    w ← (1 - lr · weight_decay) · w - lr · scale · orthogonalize(u)
+
+    Decay: decoupled.
+    `orthogonalize`: U Vᵀ of u = U S Vᵀ by Newton–Schulz iterations with the coefficients "jordan", "you5", "you6" or
+    "polar_express", `ns_steps` of them (0: as many as their authors use), or exactly by "svd". Two take the size of u away
+    and leave its singular values unequal: "frobenius_norm" u / ‖u‖_F (Newton–Schulz without a step) and "spectral_norm"
+    u / ‖u‖₂.
+    `momentum_form`: "ema" as above, or "sum" without the factors 1 - momentum, which is the same direction.
+    `scale` for w [out, in]: "original" √max(1, out/in), "match_rms_adamw" 0.2 √max(out, in) (Moonlight, arXiv 2502.16982),
     "spectral" √(out/in), "none" 1.
+    `matrices`: "hidden", "hidden+embedding", "hidden+head" or "all" of them.
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon
     """
-    if role is not Role.HIDDEN:
+    if role not in among(MATRICES, "matrices", h):
         return adamw(w, grad, state, h.under("adamw_"), role)
-    momentum = h.momentum * state.momentum + (1 - h.momentum) * grad
-    update = h.momentum * momentum + (1 - h.momentum) * grad if h.nesterov else momentum
+    kept = among({"ema": 1 - h.momentum, "sum": 1.0}, "momentum_form", h)
+    momentum = h.momentum * state.momentum + kept * grad
+    update = h.momentum * momentum + kept * grad if h.nesterov else momentum
     step = h.lr * shape_factor(h.scale, *w.shape)
-    return w * (1 - h.lr * h.weight_decay) - step * newton_schulz(update), state(momentum=momentum)
+    return w * (1 - h.lr * h.weight_decay) - step * orthogonalized(update, h), state(momentum=momentum)
+
+
+def orthogonalized(update: Tensor, h: Numbers) -> Tensor:
+    """What `h.orthogonalize` and `h.ns_steps` make of an update [out, in]."""
+    if h.orthogonalize in EXACT and h.ns_steps:
+        raise BadInput(f"optimizer.ns_steps = {h.ns_steps}; allowed with {h.orthogonalize!r}: 0")
+    if h.ns_steps < 0:
+        raise BadInput(f"optimizer.ns_steps = {h.ns_steps}; allowed: integers from 0 on (0: as many as is usual)")
+    name = among({name: name for name in (*NEWTON_SCHULZ, *EXACT)}, "orthogonalize", h)
+    return EXACT[name](update) if name in EXACT else newton_schulz(update, coefficients(name, h.ns_steps))
 
 
 def shape_factor(scale: str, fan_out: int, fan_in: int) -> float:
@@ -46,6 +92,14 @@ def shape_factor(scale: str, fan_out: int, fan_in: int) -> float:
         "spectral": (fan_out / fan_in) ** 0.5,
         "none": 1.0,
     }
-    if scale not in factors:
-        raise BadInput(f"optimizer.scale = {scale!r}; allowed: {', '.join(factors)}")
-    return factors[scale]
+    return among(factors, "scale", {"scale": scale})
+
+
+T = TypeVar("T")
+
+
+def among(choices: Mapping[str, T], option: str, options: Mapping[str, Scalar]) -> T:
+    """The choice that a static option names; `BadInput` where there is none of that name."""
+    if options[option] not in choices:
+        raise BadInput(f"optimizer.{option} = {options[option]!r}; allowed: {', '.join(choices)}")
+    return choices[str(options[option])]

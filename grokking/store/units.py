@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grokking.later import LATER
+from grokking.later import EVERYWHERE, OF_OPTIMIZERS
 from grokking.store.sealed import Damaged, check, seal
 
 SCHEMA = 2  # raised when the files change; a unit of another schema is left out, with a sentence
@@ -129,8 +129,13 @@ def _layout(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
     """A runs table from CSV: step counts are nullable integers, everything else as written (see `later`)."""
     table = pd.read_csv(path, dtype={"run_id": str})
-    for name, value in LATER.items():
+    for name, value in EVERYWHERE.items():
         table[name] = table[name].fillna(value) if name in table else value
+    for optimizer, settings in OF_OPTIMIZERS.items() if "optimizer.name" in table else ():
+        own = table["optimizer.name"] == optimizer
+        for name, value in settings.items() if own.any() else ():
+            was = table[name].astype(object) if name in table else pd.Series(index=table.index, dtype=object)
+            table[name] = was.mask(own & was.isna(), value)
     return table.astype({column: "Int64" for column in STEP_COLUMNS if column in table})
 
 

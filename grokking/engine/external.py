@@ -1,0 +1,109 @@
+"""Runs trained by anyone's optimizer: one after the other, in plain steps, on the same data and with the same measures."""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from grokking.engine.cohort import Cohort, Moving, Tensors
+from grokking.engine.trainer import Trainer
+from grokking.optim import optimizers
+from grokking.optim.external import Contract, contract, made, set_rates, take_step
+from grokking.runs import RunSpec, Setting
+from grokking.seeding import stream
+
+
+@dataclass(eq=False)
+class Live:
+    """A run's own module and optimizer; neither is ever saved."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    rates: list[Any]  # of its groups, before the schedule
+    random: Tensor  # state of the generator from which the optimizer may draw
+
+    def weights(self) -> Tensors:
+        """Parameter → its value now."""
+        return {name: p.detach() for name, p in self.model.named_parameters()}
+
+
+class ExternalTrainer:
+    """What `Trainer` is, for optimizers that are objects with a state of their own."""
+
+    resumable = False  # such a run is started again, not continued
+
+    def __init__(self, setting: Setting, device: torch.device) -> None:
+        self.setting, self.device = setting, device
+        self.inner = Trainer(setting, device)
+        self.entry = optimizers[setting.name("optimizer")]
+        self.contract: Contract = contract(self.entry, setting.options("optimizer"))
+        self.split, self.finish, self.batch = self.inner.split, self.inner.finish, self.inner.batch
+        self._live: dict[RunSpec, Live] = {}
+
+    @staticmethod
+    def places(runs: int, before: int) -> int:
+        """No run needs company: nothing is lifted."""
+        return runs
+
+    def advance(self, cohort: Cohort, most: int = 1) -> None:
+        """Update every run once."""
+        clock = torch.tensor(cohort.step + 1, device=self.device)
+        rows, noise, factors = (
+            self.batch(cohort),
+            self.inner.noise(cohort.seeds, clock),
+            self.inner.factors(cohort.hyper, clock),
+        )
+        finite, frozen_at = cohort.moving.finite.clone(), cohort.moving.frozen_at.clone()
+        weights = {name: w.clone() for name, w in cohort.weights.items()}
+        for run, spec in enumerate(cohort.specs):
+            if not finite[run]:
+                continue
+            live = self.live(spec, {name: w[run] for name, w in weights.items()})
+            set_rates(live.optimizer, live.rates, float(factors[run]))
+            keys = {name: key[run] for name, key in noise.items()}
+            if self._step(live, keys, self.inner.tokens[rows[run]], self.inner.labels[rows[run]]):
+                for name, w in live.weights().items():
+                    weights[name][run] = w
+            else:
+                finite[run], frozen_at[run] = False, clock
+        cohort.moving = Moving(weights, cohort.moving.state, finite, frozen_at)
+        cohort.step += 1
+
+    def live(self, spec: RunSpec, weights: Tensors) -> Live:
+        """The run's module and optimizer, made at its first step from these weights."""
+        if spec not in self._live:
+            model = copy.deepcopy(self.inner.model).to_empty(device=self.device)
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    p.data = weights[name].clone()
+            floats = {n.removeprefix("optimizer."): v for n, v in spec.hyper if n.startswith("optimizer.")}
+            optimizer = made(self.entry, {**self.setting.options("optimizer"), **floats}, model)
+            generator = torch.Generator().manual_seed(int(stream(spec.seed, "optimizer").integers(2**62)))
+            self._live[spec] = Live(model, optimizer, [g["lr"] for g in optimizer.param_groups], generator.get_state())
+        return self._live[spec]
+
+    def _step(self, live: Live, keys: Tensors, tokens: Tensor, labels: Tensor) -> bool:
+        self.inner.model.train()
+        parameters = dict(live.model.named_parameters())
+        with torch.random.fork_rng(devices=[]):  # what an optimizer draws, it draws from the run's own stream
+            torch.set_rng_state(live.random)
+            done = take_step(
+                live.optimizer, self.contract, lambda: self.inner.run_loss(parameters, keys, tokens, labels)
+            )
+            live.random = torch.get_rng_state()
+        return done
+
+    def evaluate(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """As `Trainer.evaluate`, at the weights that the optimizer shows in its `eval` mode, if it has one."""
+        shown = {name: w.clone() for name, w in cohort.weights.items()}
+        for run, spec in enumerate(cohort.specs):
+            if spec in self._live and callable(getattr(self._live[spec].optimizer, "eval", None)):
+                optimizer: Any = self._live[spec].optimizer
+                optimizer.eval()
+                for name, w in self._live[spec].weights().items():
+                    shown[name][run] = w
+                optimizer.train()
+        return self.inner.evaluate(replace(cohort, moving=cohort.moving._replace(weights=shown)))

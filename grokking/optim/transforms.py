@@ -1,0 +1,221 @@
+"""What happens to the gradients of a run between the loss and the optimizer's rule, and to weights and updates around them."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from grokking.errors import BadInput
+from grokking.hashing import mix, normal
+from grokking.optim import NO_STATE, Numbers, Slots, State
+from grokking.registry import Registry, Scalar, suggest
+
+transforms = Registry("transform")
+
+Tree = dict[str, Tensor]  # parameter → its weights, its gradient or its update
+States = dict[str, State]  # parameter → the transform's state tensors for it
+At = Literal["weights", "gradients", "updates"]
+Transform = Callable[[Tree, Tree, States, Numbers], tuple[Tree, States]]
+
+
+def transform(
+    at: At = "gradients",
+    state: Slots | Callable[[Mapping[str, Scalar]], Slots] = NO_STATE,
+    version: int = 1,
+    **numbers: Scalar,
+) -> Callable[[Transform], Transform]:
+    """Register a transform `f(tree, weights, state, h) -> (tree, state)` of one run, with its numbers and their defaults.
+
+    `tree` is what it changes, every parameter of the run: the `gradients` before the rule sees them; the `updates` that the
+    rule makes (new weights minus old); or the `weights` at which the gradient is taken, which are not kept so. `state`
+    holds the declared tensors of each parameter, from `zeros(…)` or a function of the static options. `h` has the
+    numbers, `h.lr` of the optimizer (scheduled), `h.step` from 1, and `h.key`, a hash of run and step for `normal`.
+    Several transforms act in the order in which `--set transforms=first,second` names them.
+    """
+    if at not in ("weights", "gradients", "updates"):
+        raise BadInput(f"at = {at!r}; allowed: weights, gradients, updates")
+    for name in {"lr", "step", "key"} & set(numbers):
+        raise BadInput(f"a transform cannot declare {name}, which it is given")
+
+    def register(function: Transform) -> Transform:
+        transforms.add(function, numbers, version, at=at, slots=state if callable(state) else lambda options: state)
+        return function
+
+    return register
+
+
+def named(setting: str) -> list[str]:
+    """`"clip_norm,grokfast_ema"` → their names; `BadInput` where one is unknown or there twice."""
+    names = [name.strip() for name in setting.split(",") if name.strip()]
+    for name in names:
+        if name not in transforms:
+            raise BadInput(f"transforms = {setting!r}, but there is no {name!r}; {suggest(name, sorted(transforms))}")
+        if names.count(name) > 1:
+            raise BadInput(f"transforms = {setting!r} has {name!r} twice; allowed: each once")
+    return names
+
+
+def norm(tree: Tree) -> Tensor:
+    """Euclidean norm [] over all parameters; squares of tiny gradients do not underflow."""
+    largest = torch.stack([x.abs().amax() for x in tree.values()]).amax()
+    scale = torch.where(largest > 0, largest, 1.0)
+    return scale * torch.stack([(x / scale).square().sum() for x in tree.values()]).sum().sqrt()
+
+
+# --- gradients ----------------------------------------------------------------------------------------------------------
+
+
+@transform(max_norm=1.0)
+def clip_norm(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Clip the gradient's norm over all parameters, as `torch.nn.utils.clip_grad_norm_`.
+
+    g ← g · min(1, max_norm / (‖g‖ + 1e-6))
+
+    Source: Pascanu et al. 2013, arXiv 1211.5063
+    """
+    factor = (h.max_norm / (norm(grads) + 1e-6)).clamp_max(1.0)
+    return {name: g * factor for name, g in grads.items()}, state
+
+
+@transform(max_value=0.1)
+def clip_value(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Clip every entry of the gradient, as `torch.nn.utils.clip_grad_value_`.
+
+    g ← min(max(g, -max_value), max_value)
+
+    Source: Mikolov 2012
+    """
+    return {name: torch.minimum(torch.maximum(g, -h.max_value), h.max_value) for name, g in grads.items()}, state
+
+
+@transform(to=1.0)
+def normalize(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Give the gradient the same norm over all parameters at every step.
+
+    g ← to · g / ‖g‖
+
+    Source: Hazan et al. 2015, arXiv 1507.02030
+    """
+    size = norm(grads)
+    factor = h.to / torch.where(size > 0, size, 1.0)
+    return {name: g * factor for name, g in grads.items()}, state
+
+
+@transform(state={"average": torch.zeros_like}, alpha=0.98, lamb=2.0)
+def grokfast_ema(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Grokfast: amplify what changes slowly in the gradient, by an exponential moving average.
+
+    a ← alpha · a + (1 - alpha) · g   (at first a = g);   g ← g + lamb · a
+
+    Source: Lee et al. 2024, arXiv 2405.20233
+    """
+    average = {
+        name: h.alpha * torch.where(h.step > 1, state[name].average, g) + (1 - h.alpha) * g for name, g in grads.items()
+    }
+    return {name: g + h.lamb * average[name] for name, g in grads.items()}, {
+        name: state[name](average=average[name]) for name in state
+    }
+
+
+@transform(
+    state=lambda options: {"last": lambda w: w.new_zeros(int(options["window"]), *w.shape)}, window=100, lamb=5.0
+)
+def grokfast_ma(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Grokfast: amplify what changes slowly in the gradient, by the mean of the last gradients; keeps `window` of them.
+
+    a = mean of the last `window` gradients, once there are so many, else 0;   g ← g + lamb · a
+
+    Source: Lee et al. 2024, arXiv 2405.20233
+    """
+    if h.window < 1:
+        raise BadInput(f"transform.grokfast_ma.window = {h.window}; allowed: integers from 1 on")
+    full = h.step >= h.window
+    changed, kept = {}, {}
+    for name, g in grads.items():
+        last = state[name].last
+        here = (torch.arange(h.window, device=g.device) == (h.step - 1) % h.window).view(-1, *[1] * g.dim())
+        last = torch.where(here, g, last)
+        changed[name] = g + torch.where(full, h.lamb, 0.0) * last.mean(0)
+        kept[name] = state[name](last=last)
+    return changed, kept
+
+
+@transform()
+def orthograd(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """⊥Grad: take out of each parameter's gradient what points along the parameter, and keep the gradient's norm.
+
+    p = g - (w · g) / (w · w) · w;   g ← p · ‖g‖ / ‖p‖
+
+    Source: Prieto et al. 2025, arXiv 2501.04697
+    """
+    changed = {}
+    for name, g in grads.items():
+        w = weights[name]
+        size = g.abs().amax()
+        unit = g / torch.where(size > 0, size, 1.0)  # so that no square underflows
+        rest = unit - (w * unit).sum() / ((w * w).sum() + 1e-30) * w
+        changed[name] = rest * (size * unit.square().sum().sqrt() / (rest.square().sum().sqrt() + 1e-30))
+    return changed, state
+
+
+@transform(std=0.01, gamma=0.55)
+def gradient_noise(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Add noise to the gradient that fades with the steps.
+
+    g ← g + std / t^(gamma / 2) · N(0, 1)
+
+    Source: Neelakantan et al. 2015, arXiv 1511.06807
+    """
+    return _noisy(grads, h, h.std / h.step ** (h.gamma / 2), site=1), state
+
+
+# --- updates ------------------------------------------------------------------------------------------------------------
+
+
+@transform(at="updates", std=1.0)
+def update_noise(updates: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Add noise to the update's direction.
+
+    update ← update + lr · std · N(0, 1)
+
+    `lr` is the optimizer's, scheduled, for all parameters alike.
+    Source: Power et al. 2022, arXiv 2201.02177 (figure 2)
+    """
+    return _noisy(updates, h, h.lr * h.std, site=2), state
+
+
+@transform(at="updates", state={"start": torch.clone}, decay=1.0)
+def decay_to_start(updates: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Decoupled decay towards the initial weights instead of zero; set the optimizer's own weight_decay to 0.
+
+    update ← update - lr · decay · (w - w₀)
+
+    `lr` is the optimizer's, scheduled, for all parameters alike.
+    Source: Power et al. 2022, arXiv 2201.02177 (figure 2)
+    """
+    return {
+        name: update - h.lr * h.decay * (weights[name] - state[name].start) for name, update in updates.items()
+    }, state
+
+
+# --- weights ------------------------------------------------------------------------------------------------------------
+
+
+@transform(at="weights", std=0.01)
+def weight_noise(tree: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Take the gradient at weights with noise on them; the weights themselves stay as they are.
+
+    g = gradient at w + std · N(0, 1)
+
+    Source: Power et al. 2022, arXiv 2201.02177 (figure 2)
+    """
+    return _noisy(tree, h, h.std, site=3), state
+
+
+def _noisy(tree: Tree, h: Numbers, std: Tensor, site: int) -> Tree:
+    """Every entry of the tree with noise of its own; `site` tells apart the transforms of one step."""
+    return {
+        name: x + std * normal(mix(h.key + 64 * index + site), x)
+        for index, (name, x) in enumerate(tree.items(), start=1)
+    }

@@ -1,0 +1,104 @@
+"""Trying an optimizer, a schedule or a transform before any work: one update of stand-ins that have no values.
+
+So a bad static option or a broken rule shows now, and whoever branches on a value fails here, not when it is compiled.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from grokking.errors import BadInput
+from grokking.optim import Numbers, State
+from grokking.registry import Entry, Scalar
+from grokking.roles import Role
+
+Options = Mapping[str, Scalar]  # the static ones
+
+
+def try_optimizer(entry: Entry, options: Options) -> None:
+    """Raise `BadInput` where the rule fails on a parameter of some role, changes a shape or writes into what it is given."""
+    for role in Role:
+        with _trying(
+            f"optimizer {entry.name!r} fails on a parameter with the role {role.value}",
+            "a rule must return (w, state) and cannot branch on the value of a tensor",
+        ):
+            w, grad = _stand_ins(role)
+            state = _state(w, entry.extra["slots"](role, options))
+            before = [tensor._version for tensor in (w, grad, *state.values())]
+            new, after = entry.make(w, grad, state, _numbers(entry, options), role)
+            if new.shape != w.shape or set(after) != set(state):
+                raise BadInput(f"optimizer {entry.name!r} changes the shape of its parameter or the names of its state")
+            if changed := [name for name in state if after[name].shape != state[name].shape]:
+                raise BadInput(f"optimizer {entry.name!r} changes the shape of its state: {', '.join(changed)}")
+            if before != [tensor._version for tensor in (w, grad, *state.values())]:
+                raise BadInput(f"optimizer {entry.name!r} writes into a tensor that it was given; return new tensors")
+
+
+def try_schedule(entry: Entry, options: Options, steps: int) -> None:
+    """Raise `BadInput` where the schedule fails."""
+    h = _numbers(entry, options)
+    step = h.pop("step")
+    with _trying(
+        f"schedule {entry.name!r} fails", "a schedule cannot branch on its step or its floats, which are tensors"
+    ):
+        factor = entry.make(step, steps, **h)
+        if not isinstance(factor, Tensor) or factor.shape != ():
+            raise BadInput(f"schedule {entry.name!r} returns {factor!r}; a schedule returns one number, as a tensor")
+
+
+def try_transform(entry: Entry, options: Options) -> None:
+    """Raise `BadInput` where the transform fails, or changes a name or a shape."""
+    with _trying(
+        f"transform {entry.name!r} fails",
+        "a transform must return (tree, state) and cannot branch on the value of a tensor",
+    ):
+        pairs = {role.value: _stand_ins(role) for role in Role}
+        weights, tree = ({name: pair[at] for name, pair in pairs.items()} for at in (0, 1))
+        state = {name: _state(w, entry.extra["slots"](options)) for name, w in weights.items()}
+        h = _numbers(entry, options)
+        h["lr"], h["key"] = h["step"], torch.zeros((), dtype=torch.int64, device="meta")
+        new, after = entry.make(dict(tree), weights, state, h)
+        if {name: x.shape for name, x in new.items()} != {name: x.shape for name, x in tree.items()}:
+            raise BadInput(f"transform {entry.name!r} changes the names or shapes of what it is given")
+        if {name: set(slots) for name, slots in after.items()} != {name: set(slots) for name, slots in state.items()}:
+            raise BadInput(f"transform {entry.name!r} changes the names of its state")
+
+
+def _stand_ins(role: Role) -> tuple[Tensor, Tensor]:
+    """A parameter of this role and its gradient."""
+    shape = (2,) if role in (Role.GAIN, Role.BIAS) else (2, 2)
+    w, grad = torch.empty(2, *shape, device="meta").unbind()
+    return w, grad
+
+
+def _state(w: Tensor, slots: Mapping[str, object]) -> State:
+    """The declared state of this parameter at its start."""
+    state = {}
+    for name, start in slots.items():
+        first = start(w) if callable(start) else start
+        if not isinstance(first, Tensor):
+            raise BadInput(
+                f"state {name!r} starts as {first!r}; declare it by zeros({name!r}) or a function of w that returns a tensor"
+            )
+        state[name] = first.to("meta")
+    return State(state)
+
+
+def _numbers(entry: Entry, options: Options) -> Numbers:
+    """The numbers of an entry, and a step."""
+    number = torch.ones((), dtype=torch.float64, device="meta")
+    floats = {name: number for name, default in entry.defaults.items() if isinstance(default, float)}
+    return Numbers({**options, **floats, "step": number})
+
+
+@contextlib.contextmanager
+def _trying(what: str, why: str) -> Iterator[None]:
+    """Every error within as one `BadInput` sentence."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{what}: {error} ({why})") from error
