@@ -8,9 +8,13 @@ Definition Steps to the first evaluation with validation accuracy >= 0.95. Runs 
            2,000 steps count at the budget in every mean.
 """
 
+from collections.abc import Sequence
+
 from five_optimizers import REAL, SMALL
 
+from grokking.plotting import Drawing
 from grokking.runs import Settings
+from grokking.store import Results
 from grokking.study import Study, grid
 
 SEEDS = range(1000, 1003)
@@ -48,5 +52,6 @@ STUDIES = {
 COMPILE = ("laptop",)
 
 
-def draw(results):
+def draw(results: Results) -> Sequence[Drawing]:
+    """Heat maps."""
     return []

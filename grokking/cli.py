@@ -4,7 +4,7 @@ from typing import Any
 
 import tyro
 
-from grokking.commands.check import selfcheck
+from grokking.commands.check import check, selfcheck
 from grokking.commands.draw import draw
 from grokking.commands.look import export, list_, status
 from grokking.commands.train import run, sweep
@@ -21,6 +21,7 @@ def command_line(arguments: list[str]) -> int:
         "draw": draw,
         "status": status,
         "export": export,
+        "check": check,
         "selfcheck": selfcheck,
     }
     return int(

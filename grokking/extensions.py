@@ -37,10 +37,14 @@ def import_extension(name: str) -> ModuleType:
         sys.path.append(str(path.parent))  # a file may import its neighbours, as a script may
     module = importlib.util.module_from_spec(spec)
     sys.modules[alias] = module
+    found = importlib.util.find_spec(path.stem) if path.stem not in sys.modules else None
+    if found is not None and found.origin == str(path):
+        sys.modules[path.stem] = module  # `import my_file`, and an optimizer named my_file.MyOptimizer, are this module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        del sys.modules[alias]
+        for name_in in [key for key, there in sys.modules.items() if there is module]:
+            del sys.modules[name_in]
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error

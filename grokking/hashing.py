@@ -22,5 +22,6 @@ def normal(key: Tensor, like: Tensor) -> Tensor:
     depends on how a logarithm is computed in which place of a vector.
     """
     element = mix(key) + 6 * torch.arange(math.prod(like.shape), device=like.device).view(like.shape)
-    halves = [(word & 0xFFFF) + (word >> 16) for word in (mix(element + draw) for draw in range(6))]
-    return ((sum(halves) - 6 * 0xFFFF) / 0x10000).to(like.dtype)  # type: ignore[operator]
+    words = torch.stack([mix(element + draw) for draw in range(6)])
+    total = ((words & 0xFFFF) + (words >> 16)).sum(0)
+    return ((total - 6 * 0xFFFF) / 0x10000).to(like.dtype)

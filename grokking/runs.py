@@ -239,11 +239,28 @@ def _check_number(name: str, value: float, external: bool) -> None:
 
 @lru_cache(maxsize=256)
 def _check_setting(setting: Setting) -> None:
+    _check_ranges(setting)
+    _check_batch_size(setting)
+    declarations(setting.model())
+    try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
+    for name in setting.transforms:
+        try_transform(transforms[name], setting.options(f"transform.{name}"))
+    entry, options = optimizers[setting.name("optimizer")], setting.options("optimizer")
+    if not setting.external:
+        try_optimizer(entry, options)
+    elif setting.transforms:
+        raise BadInput(
+            f"transforms = {setting.by_name['transforms']!r}, but {entry.name} takes its gradients as they are; leave "
+            "transforms out, or take one of `grokking list optimizers`"
+        )
+    else:
+        check_external(entry, options)
+
+
+def _check_ranges(setting: Setting) -> None:
     for name in ("steps", "evaluation.every"):
         if setting.integer(name) < 1:
             raise BadInput(f"{name} = {setting.by_name[name]}; allowed: integers from 1 on")
-    if (batch_size := setting.integer("batch_size")) < 0:
-        raise BadInput(f"batch_size = {batch_size}; allowed: integers from 0 on (0: the whole training set)")
     for name in ("linger", "evaluation.growth"):
         if not 0 <= setting.number(name) < math.inf:
             raise BadInput(f"{name} = {setting.by_name[name]}; allowed: finite numbers from 0 on")
@@ -253,23 +270,15 @@ def _check_setting(setting: Setting) -> None:
         raise BadInput(f"threshold = {setting.by_name['threshold']}; allowed: above 0, up to 1")
     if not 0 < setting.number("train_fraction") < 1:
         raise BadInput(f"train_fraction = {setting.by_name['train_fraction']}; allowed: strictly between 0 and 1")
+
+
+def _check_batch_size(setting: Setting) -> None:
+    batch_size, optimizer = setting.integer("batch_size"), setting.name("optimizer")
+    if batch_size < 0:
+        raise BadInput(f"batch_size = {batch_size}; allowed: integers from 0 on (0: the whole training set)")
     examples = len(split(len(setting.table().tokens), setting.number("train_fraction"), 0)[0])
-    entry = optimizers[setting.name("optimizer")]
-    if entry.extra["full_batch"] and 0 < batch_size < examples:
+    if optimizers[optimizer].extra["full_batch"] and 0 < batch_size < examples:
         raise BadInput(
-            f"batch_size = {batch_size}, but {entry.name} sees all {examples} training examples at every step; "
+            f"batch_size = {batch_size}, but {optimizer} sees all {examples} training examples at every step; "
             "leave batch_size out, or take sgd"
         )
-    declarations(setting.model())
-    try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
-    for name in setting.transforms:
-        try_transform(transforms[name], setting.options(f"transform.{name}"))
-    if not setting.external:
-        try_optimizer(entry, setting.options("optimizer"))
-    elif setting.transforms:
-        raise BadInput(
-            f"transforms = {setting.by_name['transforms']!r}, but {entry.name} is not a rule of this package's kind and takes "
-            "its gradients as they are; leave transforms out"
-        )
-    else:
-        check_external(entry, setting.options("optimizer"))

@@ -13,24 +13,35 @@ from grokking.errors import BadInput
 
 
 def list_(
-    kind: Annotated[Literal["tasks", "optimizers", "models", "losses", "schedules"], tyro.conf.Positional],
+    kind: Annotated[
+        Literal["tasks", "optimizers", "transforms", "models", "losses", "schedules"], tyro.conf.Positional
+    ],
     /,
     imports: Imports = (),
 ) -> int:
-    """Name, one line and defaults of everything of one kind.
+    """Name, one line, formula, numbers with defaults and source of everything of one kind.
 
     Args:
         kind: what to list.
         imports: modules of your own to load first.
     """
     from grokking.extensions import import_extensions
+    from grokking.optim.transforms import transforms
     from grokking.runs import KINDS
 
     import_extensions(imports)
-    registry = next(r for r in KINDS.values() if kind in (r.kind + "s", r.kind + "es"))
+    registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind + "s", r.kind + "es"))
+    width = max(len(name) for name in registry) + 2
     for entry in registry.values():
         defaults = " ".join(f"{name}={value}" for name, value in entry.defaults.items())
-        print(f"{entry.name:14s} {entry.summary}" + (f"\n{'':14s} {defaults}" if defaults else ""))
+        source = entry.source and f"source: {entry.source}"
+        lines = [line for line in dict.fromkeys((entry.summary, entry.formula, defaults, source)) if line]
+        print(f"{entry.name:{width}s}" + f"\n{'':{width}s}".join(lines))
+    if kind == "optimizers":
+        print(
+            "\nand any torch.optim.Optimizer by its dotted name, trained one run at a time: torch.optim.NAdam, "
+            "pytorch_optimizer.SophiaH, or my_file.MyOptimizer after --import my_file.py"
+        )
     return 0
 
 

@@ -19,8 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from grokking.engine.cohort import Cohort, Moving, Tensors, filled
-from grokking.engine.loop import Training, begin
-from grokking.engine.trainer import Trainer
+from grokking.engine.loop import Training, Trains, begin
 from grokking.errors import BadInput, Notice, Unwritable
 from grokking.runs import RunSpec
 from grokking.store.sealed import Damaged, check, clear_abandoned, read, seal, set_aside
@@ -75,7 +74,7 @@ class Checkpoints:
             raise Unwritable(f"cannot write {str(self.place)!r}: {error.strerror or error}") from error
         seal(self.place / name, files, accept=_opened)
 
-    def latest(self, trainer: Trainer, any_execution: bool = False) -> tuple[Training, float] | None:
+    def latest(self, trainer: Trains, any_execution: bool = False) -> tuple[Training, float] | None:
         """The unit as last saved, and its seconds so far; None where nothing was.
 
         A damaged checkpoint is a `Notice`, and the one before it is taken. One of other runs or versions, or (unless
@@ -208,7 +207,7 @@ def _progress(unit: Training) -> dict[str, Any]:
     }
 
 
-def _restored(specs: Sequence[RunSpec], progress: Mapping[str, Any], tensors: Tensors, trainer: Trainer) -> Training:
+def _restored(specs: Sequence[RunSpec], progress: Mapping[str, Any], tensors: Tensors, trainer: Trains) -> Training:
     """The unit that was saved; raises `Damaged` where a tensor is missing, too many, or of another shape."""
     _check_plausible(specs, progress)
     unit = begin(specs, trainer)

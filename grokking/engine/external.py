@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grokking.engine.cohort import Cohort, Moving, Tensors
+from grokking.engine.cohort import Cohort, Moving, Places, Tensors
 from grokking.engine.trainer import Trainer
 from grokking.optim import optimizers
-from grokking.optim.external import Contract, contract, made, set_rates, take_step
+from grokking.optim.external import Contract, contract, made, rates_of, set_rates, take_step
 from grokking.runs import RunSpec, Setting
 from grokking.seeding import stream
 
@@ -22,12 +22,17 @@ class Live:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    rates: list[Any]  # of its groups, before the schedule
+    rates: list[float | None]  # of its groups, before the schedule
     random: Tensor  # state of the generator from which the optimizer may draw
 
     def weights(self) -> Tensors:
         """Parameter → its value now."""
         return {name: p.detach() for name, p in self.model.named_parameters()}
+
+
+def as_many(runs: int, before: int) -> int:
+    """Places for so many runs: none needs company where nothing is lifted."""
+    return runs
 
 
 class ExternalTrainer:
@@ -37,25 +42,18 @@ class ExternalTrainer:
 
     def __init__(self, setting: Setting, device: torch.device) -> None:
         self.setting, self.device = setting, device
+        self.places: Places = as_many
         self.inner = Trainer(setting, device)
         self.entry = optimizers[setting.name("optimizer")]
         self.contract: Contract = contract(self.entry, setting.options("optimizer"))
         self.split, self.finish, self.batch = self.inner.split, self.inner.finish, self.inner.batch
         self._live: dict[RunSpec, Live] = {}
 
-    @staticmethod
-    def places(runs: int, before: int) -> int:
-        """No run needs company: nothing is lifted."""
-        return runs
-
     def advance(self, cohort: Cohort, most: int = 1) -> None:
         """Update every run once."""
         clock = torch.tensor(cohort.step + 1, device=self.device)
-        rows, noise, factors = (
-            self.batch(cohort),
-            self.inner.noise(cohort.seeds, clock),
-            self.inner.factors(cohort.hyper, clock),
-        )
+        rows, noise = self.batch(cohort), self.inner.noise(cohort.seeds, clock)
+        factors = self.inner.factors(cohort.hyper, clock).expand(len(cohort.specs))
         finite, frozen_at = cohort.moving.finite.clone(), cohort.moving.frozen_at.clone()
         weights = {name: w.clone() for name, w in cohort.weights.items()}
         for run, spec in enumerate(cohort.specs):
@@ -82,12 +80,12 @@ class ExternalTrainer:
             floats = {n.removeprefix("optimizer."): v for n, v in spec.hyper if n.startswith("optimizer.")}
             optimizer = made(self.entry, {**self.setting.options("optimizer"), **floats}, model)
             generator = torch.Generator().manual_seed(int(stream(spec.seed, "optimizer").integers(2**62)))
-            self._live[spec] = Live(model, optimizer, [g["lr"] for g in optimizer.param_groups], generator.get_state())
+            self._live[spec] = Live(model, optimizer, rates_of(optimizer), generator.get_state())
         return self._live[spec]
 
     def _step(self, live: Live, keys: Tensors, tokens: Tensor, labels: Tensor) -> bool:
         self.inner.model.train()
-        parameters = dict(live.model.named_parameters())
+        parameters: Tensors = dict(live.model.named_parameters())
         with torch.random.fork_rng(devices=[]):  # what an optimizer draws, it draws from the run's own stream
             torch.set_rng_state(live.random)
             done = take_step(

@@ -4,15 +4,37 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
+import torch
 
-from grokking.engine.cohort import Cohort, start
+from grokking.engine.cohort import Cohort, Places, start
 from grokking.engine.evaluation_grid import evaluation_steps
-from grokking.engine.trainer import Trainer
 from grokking.onset import Onset, onset, outcome
-from grokking.runs import RunSpec
+from grokking.runs import RunSpec, Setting
 from grokking.store import METRICS
+
+
+class Trains(Protocol):
+    """What the loop asks of whoever trains a cohort of one setting."""
+
+    setting: Setting
+    device: torch.device
+    places: Places
+    resumable: bool  # from a checkpoint
+
+    def split(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Training and validation rows of a run with this seed."""
+
+    def advance(self, cohort: Cohort, most: int = 1) -> None:
+        """Update every run, `most` times at most."""
+
+    def evaluate(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """Each metric of each run [run]."""
+
+    def finish(self) -> None:
+        """Wait until what was begun is done."""
 
 
 @dataclass(eq=False)
@@ -77,7 +99,7 @@ class Snapshot:
     ended: list[Record]  # those of them that end here
 
 
-def begin(specs: Sequence[RunSpec], trainer: Trainer) -> Training:
+def begin(specs: Sequence[RunSpec], trainer: Trains) -> Training:
     """Runs of one setting before their first step."""
     examples = len(trainer.split(specs[0].seed)[0])
     batch_size = min(specs[0].setting.integer("batch_size") or examples, examples)
@@ -86,7 +108,7 @@ def begin(specs: Sequence[RunSpec], trainer: Trainer) -> Training:
     )
 
 
-def training(unit: Training, trainer: Trainer, boundary: Callable[[], None] = lambda: None) -> Iterator[Snapshot]:
+def training(unit: Training, trainer: Trains, boundary: Callable[[], None] = lambda: None) -> Iterator[Snapshot]:
     """Train runs of one setting side by side, and yield at every evaluation until all have ended.
 
     `boundary` is called after every step (on CUDA every ten): between steps `unit` is whole, so there it may be saved, or left by raising.

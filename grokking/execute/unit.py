@@ -17,7 +17,7 @@ import torch
 
 from grokking.engine.checkpoint import Checkpoints
 from grokking.engine.external import ExternalTrainer
-from grokking.engine.loop import Record, begin, training
+from grokking.engine.loop import Record, Trains, begin, training
 from grokking.engine.trainer import Trainer
 from grokking.errors import Notice, Unwritable
 from grokking.execute.signals import Stop
@@ -51,7 +51,7 @@ class Terms:
             "matrix_library": matrix_library(),
         }
 
-    def trainer(self, setting: Setting) -> Trainer | ExternalTrainer:
+    def trainer(self, setting: Setting) -> Trains:
         """One for this setting; what was compiled for it in this process is not compiled again."""
         if setting.external:
             return ExternalTrainer(setting, torch.device(self.device))

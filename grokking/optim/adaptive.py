@@ -137,7 +137,7 @@ def amsgrad(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
     momentum_decay=4e-3,
     weight_decay=1.0,
     decoupled=True,
-    state=zeros("mean", "square") | {"product": lambda w: w.new_ones(())},
+    state={**zeros("mean", "square"), "product": lambda w: w.new_ones(())},
 )
 def nadam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam with Nesterov momentum, as `torch.optim.NAdam`.

@@ -4,9 +4,10 @@ import importlib
 import importlib.metadata
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ def entry(name: str) -> Entry:
     """The optimizer of this dotted name, `torch.optim.NAdam` or `my_module.MyOptimizer`, as if it were registered.
 
     Its options are the parameters of its constructor with a number, a bool, a text or a tuple of numbers as default
-    (written "0.9,0.98"). A function does as well as a class. If the first parameter is called `model`, it is given the
-    module, otherwise its parameters.
+    (written "0.9,0.98"). A function does as well as a class, and may return several optimizers, which step one after the
+    other. If the first parameter is called `model`, it is given the module, otherwise its parameters.
     """
     make = _found(name)
     first, *others = inspect.signature(make).parameters.values()
@@ -93,10 +94,43 @@ class Contract:
 def made(entry: Entry, options: Mapping[str, Scalar], model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of this model's parameters, ready for its first step."""
     tuples = {name: tuple(float(part) for part in str(options[name]).split(",")) for name in _tuples(entry)}
-    optimizer = entry.make(model if entry.extra["model"] else model.parameters(), **{**options, **tuples})
+    optimizer = entry.make(model if entry.extra["model"] else list(model.parameters()), **{**options, **tuples})
+    if isinstance(optimizer, list | tuple):
+        optimizer = Together(optimizer)
     if callable(getattr(optimizer, "train", None)):
         optimizer.train()
     return optimizer
+
+
+class Together:
+    """Several optimizers as one, each with parameters of its own."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self.optimizers = optimizers
+        self.param_groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self, *closure: Any) -> None:
+        """A step of each."""
+        for optimizer in self.optimizers:
+            optimizer.step(*closure)
+
+    def train(self) -> None:
+        """Set each to training, where it knows the difference."""
+        self._each("train")
+
+    def eval(self) -> None:
+        """Set each to evaluation, where it knows the difference."""
+        self._each("eval")
+
+    def _each(self, name: str) -> None:
+        for optimizer in self.optimizers:
+            if callable(method := getattr(optimizer, name, None)):
+                method()
 
 
 def _tuples(entry: Entry) -> Iterable[str]:
@@ -104,30 +138,37 @@ def _tuples(entry: Entry) -> Iterable[str]:
     return [name for name in entry.defaults if isinstance(parameters[name].default, tuple)]
 
 
-def set_rates(optimizer: torch.optim.Optimizer, rates: Iterable[Any], factor: float) -> None:
-    """Every group's learning rate, as it was at first, times a schedule's factor."""
+def set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float | None], factor: float) -> None:
+    """Every group's learning rate, as it was at first (None: it has none), times a schedule's factor."""
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(float(rate) * factor)
-        else:
-            group["lr"] = float(rate) * factor
+        if isinstance(rate, float) and isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate * factor)
+        elif isinstance(rate, float):
+            group["lr"] = rate * factor
+
+
+def rates_of(optimizer: torch.optim.Optimizer) -> list[float | None]:
+    """The learning rate of every group; None where it has none."""
+    return [None if group.get("lr") is None else float(group["lr"]) for group in optimizer.param_groups]
 
 
 def take_step(optimizer: torch.optim.Optimizer, contract: Contract, loss: Callable[[], Tensor]) -> bool:
     """One update; `loss` computes the loss anew. False, and nothing is changed, if it or a gradient is not finite."""
 
+    @torch.enable_grad()
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = loss()
-        value.backward(create_graph=contract.graph)
-        return value
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Using backward\(\) with create_graph=True")
+            value.backward(create_graph=contract.graph)
+        return value.detach()
 
-    with torch.enable_grad():
-        value = closure().detach()
+    value = closure()
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (value, *gradients)):
         return False
-    optimizer.step(closure) if contract.closure else optimizer.step()  # type: ignore[arg-type,call-overload]
+    optimizer.step(closure) if contract.closure else optimizer.step()  # type: ignore[arg-type]
     optimizer.zero_grad()  # a gradient with a graph would keep itself alive
     return True
 
@@ -143,11 +184,19 @@ def _contract(name: str, options: tuple[tuple[str, Scalar], ...]) -> Contract:
                 model = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 3, bias=False))
                 optimizer = made(entry(name), dict(options), model)
                 for _ in range(TRIED):
-                    take_step(optimizer, contract, lambda: model(torch.arange(3)).square().sum())
+                    take_step(optimizer, contract, partial(_stand_in_loss, model))
             return contract
         except Exception as error:
             errors.append((str(error).strip() or type(error).__name__).splitlines()[0])
-    raise BadInput(f"optimizer {name!r} fails on a model of embeddings, matrices and vectors: {errors[0]}")
+    different = "; with what some ask for: ".join(dict.fromkeys([errors[0], errors[-1]]))
+    raise BadInput(
+        f"optimizer {name!r} fails on a model of embeddings, matrices and vectors: {different}. If it is for some of them only, "
+        "write a function of `model` that returns it and another for the rest, in a file of your own, and name that"
+    )
+
+
+def _stand_in_loss(model: nn.Module) -> Tensor:
+    return model(torch.arange(3)).square().sum()
 
 
 def contract(entry: Entry, options: Mapping[str, Scalar]) -> Contract:

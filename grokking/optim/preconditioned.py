@@ -69,7 +69,7 @@ def _soap_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
     moments, most = zeros("mean", "square"), float(options["max_size"])
     if role in VECTORS:
         return moments
-    return moments | per_side(zeros_of_side, most=most) | per_side(identity_of_side, "_basis", most)
+    return {**moments, **per_side(zeros_of_side, most=most), **per_side(identity_of_side, "_basis", most)}
 
 
 @optimizer(

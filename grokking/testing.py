@@ -1,0 +1,284 @@
+"""What every optimizer and every transform has to keep, a user's too: tried on small runs, one promise after the other.
+
+`grokking check my_rule.py` tries all that a file registers; `check_optimizer("adamw")` and `check_transform("clip_norm")`
+raise in a test of your own.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from grokking.engine.checkpoint import Checkpoints
+from grokking.engine.cohort import Cohort, start
+from grokking.engine.external import ExternalTrainer
+from grokking.engine.loop import Training, Trains, begin
+from grokking.engine.trainer import Trainer
+from grokking.errors import BadInput
+from grokking.optim import Numbers, State, optimizers
+from grokking.optim.external import contract, made, take_step
+from grokking.optim.transforms import transforms
+from grokking.registry import Entry, Scalar
+from grokking.roles import Role
+from grokking.runs import RunSpec, run_spec
+from grokking.seeding import stream
+from grokking.selfcheck import Promise
+from grokking.store import prepare
+
+CPU = torch.device("cpu")
+SMALL: dict[str, Scalar] = {
+    "task.p": 7,
+    "train_fraction": 0.6,
+    "batch_size": 16,
+    "model.width": 16,
+    "model.heads": 2,
+    "model.bias": True,
+    "model.norm": "layernorm",
+    "steps": 40,
+}
+RATES = [10.0**-power for power in (0, 0.5, 1, 1.5, 2, 2.5, 3, 4)]
+DESCENT = 150  # steps on the quadratic, or as many as it takes
+LOW_ENOUGH = 0.25  # of the loss at the start
+SHAPES = {Role.HIDDEN: (5, 3), Role.EMBEDDING: (3, 4), Role.HEAD: (4, 5), Role.GAIN: (4,), Role.BIAS: (5,)}
+
+
+class Broken(AssertionError):
+    """A promise that did not hold, and what was seen."""
+
+
+def check_optimizer(name: str, **settings: Scalar) -> None:
+    """Raise `Broken` at the first promise that the optimizer does not keep; `optimizer__lr` stands for `optimizer.lr`."""
+    _raise_at_first(optimizer_promises(name, settings))
+
+
+def check_transform(name: str, **settings: Scalar) -> None:
+    """Raise `Broken` at the first promise that the transform does not keep."""
+    _raise_at_first(transform_promises(name, settings))
+
+
+def optimizer_promises(name: str, settings: Mapping[str, Scalar] | None = None) -> Iterator[Promise]:
+    """Try every promise of an optimizer, with these settings changed."""
+    spec = _spec({"optimizer.name": name}, settings or {})
+    entry = optimizers[name]
+    alone = _external_problem if spec.setting.external else _problem
+    yield _promise("some learning rate takes it down a convex quadratic", lambda: _descends(alone, entry, spec))
+    yield _promise("zero gradients and zero decay leave the weights where they are", lambda: _stays(alone, entry, spec))
+    yield from _in_the_engine(spec)
+
+
+def transform_promises(name: str, settings: Mapping[str, Scalar] | None = None) -> Iterator[Promise]:
+    """Try every promise of a transform, before AdamW's rule."""
+    _ = transforms[name]
+    yield from _in_the_engine(_spec({"transforms": name}, settings or {}))
+
+
+def _spec(chosen: Mapping[str, Scalar], changed: Mapping[str, Scalar]) -> RunSpec:
+    more = {name.replace("__", "."): value for name, value in changed.items()}
+    full = {"batch_size": 0} if optimizers[str(chosen.get("optimizer.name", "adamw"))].extra["full_batch"] else {}
+    return run_spec({**SMALL, **full, **chosen, **more}, 3)
+
+
+def _raise_at_first(promises: Iterator[Promise]) -> None:
+    for promise in promises:
+        if not promise.held:
+            raise Broken(f"{promise.text}: no, {promise.seen}")
+
+
+def _promise(text: str, tried: Callable[[], str]) -> Promise:
+    """Held if `tried` returns nothing; what it returns, or the error that it raises, is what was seen."""
+    try:
+        seen = tried()
+    except BadInput as error:
+        seen = str(error)
+    except Exception as error:
+        seen = f"{type(error).__name__}: {error}"
+    return Promise(text, not seen, seen)
+
+
+# --- on problems without data -------------------------------------------------------------------------------------------
+
+# Weights after each step on ½ scale ‖w - target‖², of a parameter of each role.
+Problem = Callable[[Entry, Mapping[str, Scalar], float], Iterator[list[Tensor]]]
+
+
+def _problem(entry: Entry, options: Mapping[str, Scalar], scale: float) -> Iterator[list[Tensor]]:
+    """By a rule."""
+    numbers = {k: torch.tensor(v, dtype=torch.float64) if type(v) is float else v for k, v in options.items()}
+    weights = [_points(shape)[0] for shape in SHAPES.values()]
+    states = [
+        State({slot: first(w) for slot, first in entry.extra["slots"](role, options).items()})
+        for role, w in zip(SHAPES, weights, strict=True)
+    ]
+    for step in itertools.count(1):
+        h = Numbers({**numbers, "step": torch.tensor(float(step), dtype=torch.float64)})
+        for at, (role, shape) in enumerate(SHAPES.items()):
+            w, gradient = weights[at], scale * (weights[at] - _points(shape)[1])
+            weights[at], states[at] = entry.make(w, gradient, states[at], h, role)
+        yield weights
+
+
+def _external_problem(entry: Entry, options: Mapping[str, Scalar], scale: float) -> Iterator[list[Tensor]]:
+    """By anyone's optimizer."""
+    points = [_points(shape) for shape in SHAPES.values()]
+    model = nn.ParameterList([nn.Parameter(w.clone()) for w, _ in points])
+    asks = contract(entry, {name: value for name, value in options.items() if not isinstance(value, float)})
+
+    def loss() -> Tensor:
+        return scale * torch.stack([_loss(p, target) for p, (_, target) in zip(model, points, strict=True)]).sum()
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        optimizer = made(entry, options, model)
+        while True:
+            take_step(optimizer, asks, loss)
+            yield [p.detach() for p in model]
+
+
+def _loss(w: Tensor, target: Tensor) -> Tensor:
+    return 0.5 * (w - target).square().sum()
+
+
+@lru_cache
+def _points(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """A start and a target of this shape, always the same."""
+    w, target = torch.from_numpy(stream(0, "contract", *map(str, shape)).standard_normal((2, *shape))).float().unbind()
+    return w, target
+
+
+def _options(entry: Entry, spec: RunSpec, **changed: float) -> dict[str, Scalar]:
+    """The optimizer's numbers in this run, without decay."""
+    floats = {n.removeprefix("optimizer."): v for n, v in spec.hyper if n.startswith("optimizer.")}
+    decays = {name: 0.0 for name in floats if name.endswith("weight_decay")}
+    rates = {name: changed["lr"] for name in floats if "lr" in changed and (name == "lr" or name.endswith("_lr"))}
+    return {**spec.setting.options("optimizer"), **floats, **decays, **rates}
+
+
+def _descends(problem: Problem, entry: Entry, spec: RunSpec) -> str:
+    points, least = [_points(shape) for shape in SHAPES.values()], 1.0
+    first = sum(float(_loss(w, target)) for w, target in points)
+    for lr in RATES:
+        for weights in itertools.islice(problem(entry, _options(entry, spec, lr=lr), 1.0), DESCENT):
+            now = sum(float(_loss(w, target)) for w, (_, target) in zip(weights, points, strict=True)) / first
+            if now < LOW_ENOUGH:
+                return ""
+            if not now < 1e6:
+                break
+            least = min(least, now)
+    return f"within {DESCENT} steps, at the best of {len(RATES)} learning rates, the loss falls to {least:.2g} of what it was"
+
+
+def _stays(problem: Problem, entry: Entry, spec: RunSpec) -> str:
+    for weights in itertools.islice(problem(entry, _options(entry, spec), 0.0), 5):
+        pairs = zip(SHAPES.items(), weights, strict=True)
+        if moved := [role.value for (role, shape), w in pairs if not w.equal(_points(shape)[0])]:
+            return f"parameters that moved: {', '.join(moved)}"
+    return ""
+
+
+# --- in the engine ------------------------------------------------------------------------------------------------------
+
+
+def _in_the_engine(spec: RunSpec) -> Iterator[Promise]:
+    mates = [run_spec({**_settings(spec), **_other_numbers(spec, 1 - 0.2 * at)}, seed) for at, seed in ((1, 4), (2, 5))]
+    yield _promise("shapes and types of weights and state stay as they are", lambda: _keeps_shapes(spec))
+    yield _promise("a run has the same bits alone and among others", lambda: _alone_as_among(spec, mates))
+    yield _promise("a NaN stays in its run", lambda: _contains_nan(spec, mates))
+    if not spec.setting.external:
+        yield _promise("a checkpoint holds all of its state", lambda: _survives_a_checkpoint([spec, *mates]))
+
+
+def _settings(spec: RunSpec) -> dict[str, Scalar]:
+    return {**spec.setting.by_name, **dict(spec.hyper)}
+
+
+def _other_numbers(spec: RunSpec, factor: float) -> dict[str, float]:
+    return {name: value * factor for name, value in spec.hyper}
+
+
+def _trainer(spec: RunSpec) -> Trains:
+    return (ExternalTrainer if spec.setting.external else Trainer)(spec.setting, CPU)
+
+
+def _advanced(specs: Sequence[RunSpec], steps: int, change: Callable[[Cohort], None] = lambda cohort: None) -> Cohort:
+    """The cohort of these runs after so many steps, `change`d at its start."""
+    trainer = _trainer(specs[0])
+    cohort = start(specs, CPU, places=trainer.places)
+    change(cohort)
+    for _ in range(steps):
+        trainer.advance(cohort)
+    return cohort
+
+
+def _signature(cohort: Cohort) -> dict[str, Any]:
+    named: dict[str, Any] = {name: (tuple(w.shape), w.dtype) for name, w in cohort.weights.items()}
+    for name, slots in cohort.state.items():
+        named |= {f"{slot} of {name}": (tuple(s.shape), s.dtype) for slot, s in slots.items()}
+    return named
+
+
+def _keeps_shapes(spec: RunSpec) -> str:
+    before, after = _signature(_advanced([spec], 0)), _signature(_advanced([spec], 2))
+    changed = [
+        f"{name} {before.get(name)} → {after.get(name)}"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
+    ]
+    return "; ".join(changed)
+
+
+def _first_run(cohort: Cohort) -> list[Tensor]:
+    return [tensor[0] for tensor in tree_leaves((cohort.weights, cohort.state))]
+
+
+def _equal(ours: Cohort, theirs: Cohort) -> bool:
+    """Whether the first run of both is the same, to the bit."""
+    return all(
+        a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(_first_run(ours), _first_run(theirs), strict=True)
+    )
+
+
+def _alone_as_among(spec: RunSpec, mates: Sequence[RunSpec]) -> str:
+    if _equal(_advanced([spec], 5), _advanced([spec, *mates], 5)):
+        return ""
+    return "after 5 steps its weights or state differ from those that it has beside two others"
+
+
+def _contains_nan(spec: RunSpec, mates: Sequence[RunSpec]) -> str:
+    def poison(cohort: Cohort) -> None:
+        for w in cohort.weights.values():
+            w[1:] = torch.nan
+
+    among = _advanced([spec, *mates], 3, poison)
+    if not _equal(_advanced([spec, *mates], 3), among):
+        return "it changes a run beside it"
+    return "" if not among.finite[1:].any() else "the run that has it goes on"
+
+
+def _survives_a_checkpoint(specs: Sequence[RunSpec]) -> str:
+    with tempfile.TemporaryDirectory() as place:
+        prepare(Path(place))
+        trainer = Trainer(specs[0].setting, CPU)
+        unit = begin(specs, trainer)
+        _advance(trainer, unit, 3)
+        checkpoints = Checkpoints(Path(place), specs, {}, 1.0)
+        checkpoints.save(unit, 0.0)
+        found = checkpoints.latest(Trainer(specs[0].setting, CPU))
+        if found is None:
+            return "nothing could be read back"
+        _advance(trainer, unit, 3)
+        _advance(Trainer(specs[0].setting, CPU), found[0], 3)
+    same = all(
+        a.equal(b) for a, b in zip(tree_leaves(unit.cohort.moving), tree_leaves(found[0].cohort.moving), strict=True)
+    )
+    return "" if same else "continued from one, the runs go elsewhere"
+
+
+def _advance(trainer: Trains, unit: Training, steps: int) -> None:
+    for _ in range(steps):
+        trainer.advance(unit.cohort)
