@@ -31,13 +31,13 @@ COLORS = {
     "gradient_descent": "#000000",
     "heavy_ball": "#E69F00",
     "nesterov": "#8C4A00",
-    "adagrad": "#B3A000",
+    "adagrad": "#8648E8",
     "rmsprop_momentum": "#56B4E9",
     "amsgrad": "#009E73",
     "nadam": "#004D38",
     "sign_sgd": "#7A2F5E",
     "lion": "#CC79A7",
-    "shampoo": "#665B00",
+    "shampoo": "#3E1A78",
     "soap": "#003A66",
 }
 DASHES = {  # solid where none stands here
