@@ -1,28 +1,29 @@
 """Where do the optimizers go? Their rules, as registered, on losses that can be drawn; and on a matrix.
 
-Not a sweep: no network is trained; exact gradients of known losses, in float64, in a quarter of a minute.
+Not a sweep: no network is trained, and it takes less than a minute.
 
-    .venv/bin/python experiments/optimizer_atlas.py [--publish]
+    .venv/bin/python experiments/optimizer_atlas.py
 
-Claim      None: what the formulas do, seen. Nothing here is about noise, generalization, or which rule is better for it.
+Claim      None: what the formulas do, seen. Gradients are exact, so nothing here is about noise or generalization; and with one
+           start and one number of steps a problem, the order of the rules is no ranking.
 Here       Elementwise rules on four losses of (x, y): quadratics of condition 2 and 100 (its axes turned by 30°), Rosenbrock's,
-           and a saddle, from beside the ridge on which it is a minimum. Matrix rules beside some of them on ½ ‖A W B - A W* B‖²,
-           A and B of condition 30. Its Hessian is a Kronecker product, which is what Shampoo and SOAP are made for.
-Definition All start at one point and make 200 steps (the matrix: 300) at a constant learning rate, without decay, other numbers
-           at their defaults. Each gets the best of the same 25 rates for each problem: with the smallest largest loss in the
-           last tenth of the steps (the very last would be luck where a rule oscillates; below 1e-12 the soonest). Two kinds of
-           rates are never chosen: at which a loss is not finite (diverged; counted), and at which it is ever above 30 times its
-           start, since without that RMSprop, say, solves the first quadratic from 60 times as far off, where one huge gradient
-           had made its later steps small.
-Shows      Condition 2: gradient descent needs 17 steps to a loss of 1e-12, RMSprop 10, Adagrad 11; with momentum 0.9 the heavy
-           ball is at 4e-9 after 200, and Adam at 1e-8. Condition 100: Nesterov ends at 2e-10, the heavy ball at 9e-8, gradient
-           descent at 1e-3, turned or not; Adagrad ends at 3e-3 and RMSprop at 4e-4, but unturned both at less than 1e-60, so
-           their advantage is that of the axes. Steps of fixed size cannot converge: no sign rule gets below 6e-4 anywhere.
-           Gradient descent leaves the ridge of the saddle late, and is done after 37 steps (RMSprop: 22).
-           The matrix, loss over its start: Shampoo 9e-8, SOAP 5e-6, Muon 4e-4 (2e-4 with exact UVᵀ), AdamW 3e-4, SGD 3e-3 (with
-           momentum 3e-4), Lion 2e-3. Shampoo's best rate is bounded by the 30 times alone. The first gradient has singular
-           values down to 4e-7 of its largest. Exact UVᵀ makes all eight equal, Newton–Schulz five (0.6 to 1; the last
-           are 6e-4 and 2e-4), and the signs of the entries, Lion's step, have rank 3.
+           and a saddle, from beside the ridge that leads to it. Matrix rules, and some of the others, on ½ ‖A W B - A W* B‖²
+           with A and B of condition 30; its Hessian is a Kronecker product, which is what Shampoo and SOAP are made for.
+Definition 200 steps (the matrix: 300) at a constant learning rate without decay, other numbers at their defaults, in float64.
+           Every rule gets the best of the same 25 rates on every problem: where the largest loss of the last tenth of the steps
+           is smallest (the very last would be luck where a rule oscillates); below 1e-12, where that is reached soonest. Never
+           chosen are rates at which the loss is not finite (diverged, and counted), and those at which it is ever more than 30
+           times its start: else RMSprop would solve the first quadratic by way of a point 70 times as far off as the start,
+           where one huge gradient makes its later steps small.
+Shows      (The largest loss of the last tenth.) Condition 2: gradient descent is below 1e-12 after 17 steps, RMSprop after 10;
+           momentum 0.9 is too much, and the heavy ball ends at 4e-9, Adam at 1e-8. Condition 100: Nesterov ends at 2e-10, the
+           heavy ball at 9e-8, gradient descent at 1e-3, however the axes lie; Adagrad at 3e-3 and RMSprop at 4e-4, but at less
+           than 1e-60 where the axes are not turned. No sign rule ends below 6e-4 anywhere: steps of a fixed size cannot.
+           Gradient descent is held up on the ridge and past the saddle after 37 steps, RMSprop after 22.
+           Matrix, loss over its start: Shampoo 9e-8 (and less at rates that go too far), SOAP 5e-6, Muon with exact UVᵀ 2e-4
+           and with Newton–Schulz 4e-4, SGD with momentum 3e-4, AdamW 3e-4, Lion 2e-3. The first gradient's singular values fall
+           to 4e-7 of the largest. In the first update exact UVᵀ makes all eight equal; Newton–Schulz brings five to
+           0.6 and more, the last to 2e-4; and the signs of the entries, Lion's update, are a matrix of rank 3.
 """
 
 import math
@@ -208,7 +209,8 @@ def first_update(weights: np.ndarray) -> list[dict[str, float]]:
     changes = np.diff(weights[:3], axis=0)
     step = int(np.flatnonzero(np.abs(changes).max((1, 2)))[0])
     values = np.linalg.svd(changes[step], compute_uv=False)
-    return [{"step": step + 1, "rank": k + 1, "singular_value": s / values[0]} for k, s in enumerate(values)]
+    values = np.where(values > FLOOR * values[0], values / values[0], 0.0)  # what is left is rounding
+    return [{"step": step + 1, "rank": k + 1, "singular_value": s} for k, s in enumerate(values)]
 
 
 def rounded(table: pd.DataFrame) -> pd.DataFrame:
@@ -221,7 +223,7 @@ def rounded(table: pd.DataFrame) -> pd.DataFrame:
 DEFINITION = (
     "Learning rate: for every rule and problem the best of the same {n} from {low:g} to {high:g}, by the largest loss in the last "
     "tenth of the steps; never one at which the loss ever exceeds {far:g} times its start. Not finite: {diverged} of {tried} runs. "
-    "Constant rates, no decay, other numbers at their defaults, exact gradients: nothing here is about noise or generalization."
+    "Constant rates, no decay, other numbers at their defaults, exact gradients: nothing here is about noise or generalization, and one start ranks nobody."
 )
 
 
@@ -315,7 +317,7 @@ def _marks() -> list[Line2D]:
 
 def _contours(axes: Axes, problem: Problem) -> None:
     left, right, low, high = problem.box
-    x, y = np.meshgrid(np.linspace(left, right, 141), np.linspace(low, high, 121))
+    x, y = np.meshgrid(np.linspace(left, right, 97), np.linspace(low, high, 97))
     height = problem.loss(torch.from_numpy(np.stack([x, y]))).numpy()
     levels = height.max() / 3.0 ** np.arange(7, -1, -1)
     axes.contour(x, y, height, levels=levels, colors="#C4C4C4", linewidths=0.6)
@@ -338,6 +340,7 @@ def _losses(axes: Axes, paths: pd.DataFrame, problem: Problem) -> None:
         own = paths[paths["optimizer"] == name]
         axes.plot(own["step"], own["loss"], **{**_style(name), "lw": 1.1})
     axes.set_yscale("log")
+    axes.set_xticks(range(0, problem.steps + 1, 50))
     least, most = max(FLOOR, paths["loss"].min() / 2), 5 * paths["loss"].iloc[0]
     axes.set(xlim=(0, problem.steps), ylim=(least, most), ylabel="loss")
     axes.tick_params(labelsize=7)
