@@ -21,14 +21,53 @@ from grokking.survival import KaplanMeier
 matplotlib.use("Agg")
 
 # Okabe & Ito's colours, told apart with every kind of colour vision; the order keeps neighbours distinct in grey too.
+# Beyond the first five, relatives share a hue and differ in lightness and dash.
 COLORS = {
     "sgd": "#E69F00",
     "rmsprop": "#56B4E9",
     "adam": "#009E73",
     "adamw": "#0072B2",
     "muon": "#D55E00",
+    "gradient_descent": "#000000",
+    "heavy_ball": "#E69F00",
+    "nesterov": "#8C4A00",
+    "adagrad": "#8648E8",
+    "rmsprop_momentum": "#56B4E9",
+    "amsgrad": "#009E73",
+    "nadam": "#004D38",
+    "sign_sgd": "#7A2F5E",
+    "lion": "#CC79A7",
+    "shampoo": "#3E1A78",
+    "soap": "#003A66",
 }
-TITLES = {"sgd": "SGD", "rmsprop": "RMSprop", "adam": "Adam", "adamw": "AdamW", "muon": "Muon"}
+DASHES = {  # solid where none stands here
+    "heavy_ball": (0, (5, 1.5)),
+    "nesterov": (0, (5, 1.2, 1, 1.2)),
+    "rmsprop_momentum": (0, (5, 1.5)),
+    "amsgrad": (0, (1, 1)),
+    "nadam": (0, (3, 1.2)),
+    "sign_sgd": (0, (3, 1.2)),
+    "shampoo": (0, (5, 1.2, 1, 1.2)),
+    "soap": (0, (5, 1.5)),
+}
+TITLES = {
+    "sgd": "SGD",
+    "rmsprop": "RMSprop",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "muon": "Muon",
+    "gradient_descent": "Gradient descent",
+    "heavy_ball": "Heavy ball",
+    "nesterov": "Nesterov",
+    "adagrad": "Adagrad",
+    "rmsprop_momentum": "RMSprop, centered, momentum",
+    "amsgrad": "AMSGrad",
+    "nadam": "NAdam",
+    "sign_sgd": "Sign SGD",
+    "lion": "Lion",
+    "shampoo": "Shampoo",
+    "soap": "SOAP",
+}
 GREY = "#8A8A8A"
 
 
