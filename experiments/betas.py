@@ -25,7 +25,7 @@ VALUES: dict[str, tuple[float, ...]] = {
     "beta2": (0.5, 0.9, 0.95, 0.98, 0.99, 0.999),
     "eps": (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-3),
 }
-ONE_AT_A_TIME: list[Settings] = [
+ONE_AT_A_TIME: Sequence[Settings] = [
     {**BASE, f"optimizer.{name}": value} for name, values in VALUES.items() for value in values
 ] + [{**BASE, "optimizer.bias_correction": False}]
 UNDECAYED: Settings = {

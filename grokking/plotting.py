@@ -147,6 +147,12 @@ def steps_axis(axes: Axes) -> None:
     axes.set_xlabel("steps (log)")
 
 
+def rates_axis(axes: Axes) -> None:
+    """Learning rates on a log axis."""
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate (log)")
+
+
 def epochs_axis(axes: Axes, steps_per_epoch: float) -> None:
     """A second axis on top, in epochs: passes over the training set. To be called when the limits of steps are set."""
 

@@ -26,6 +26,8 @@ def run(
     imports: Imports = (),
     where: Where = HERE,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    lr_range: Annotated[str | None, tyro.conf.arg(metavar="LOW:HIGH")] = None,
+    figures: Path = Path("figures"),
 ) -> int:
     """Train runs of one setting and say when each of them generalised.
 
@@ -38,13 +40,18 @@ def run(
         imports: your own tasks and optimizers: .py files or modules.
         where: where, and how.
         as_json: one JSON object a line per run on stdout, and nothing else there.
+        lr_range: a learning-rate range test, such as 1e-6:1: the rate rises from the one to the other over 1,000 steps (or
+            --steps); says where the training loss falls fastest, is least and leaves, and draws it.
+        figures: folder that gets the picture of a range test.
     """
     from grokking.extensions import import_extensions
+    from grokking.optim import optimizers
+    from grokking.range_test import parse_range, settings_of_range
     from grokking.runs import run_spec
     from grokking.store import load
 
     import_extensions(imports)
-    chosen: dict[str, str | int] = {"task.name": task, "optimizer.name": optimizer}
+    chosen: dict[str, str | int | float] = {"task.name": task, "optimizer.name": optimizer}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
@@ -52,8 +59,12 @@ def run(
         chosen[name] = value
     if steps is not None:
         chosen["steps"] = steps
+    if lr_range is not None:
+        chosen = settings_of_range(chosen, optimizers[optimizer].defaults, *parse_range(lr_range))
     specs = [run_spec(chosen, seed) for seed in parse_seeds(seeds)]
     failed = train(specs, where, imports)
+    if lr_range is not None:
+        return failed or _show_range(where.out, [spec.run_id for spec in specs], figures)
     table = load(where.out, [spec.run_id for spec in specs], curves=False).runs
     for row in table.to_dict("records"):
         row = {str(name): None if _no_number(value) else value for name, value in row.items()}
@@ -62,6 +73,20 @@ def run(
         else:
             print(_sentence(row))
     return failed
+
+
+def _show_range(out: Path, run_ids: Sequence[str], figures: Path) -> int:
+    """Say and draw what a range test has found."""
+    from grokking.plotting import save
+    from grokking.range_test import drawing, sentence
+    from grokking.store import load
+
+    results = load(out, run_ids)
+    drawn = drawing(results.runs, results.curves, results.machines)
+    for line in drawn.tables["found"].to_dict("records"):
+        print(sentence(line, str(results.runs["optimizer.name"].iloc[0])))
+    print(save(drawn, figures)[0])
+    return 0
 
 
 def _no_number(value: object) -> bool:

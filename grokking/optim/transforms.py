@@ -206,7 +206,7 @@ def decay_to_start(updates: Tree, weights: Tree, state: States, h: Numbers) -> t
 def weight_noise(tree: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
     """Take the gradient at weights with noise on them; the weights themselves stay as they are.
 
-    g = gradient at w + std · N(0, 1)
+    g ← gradient at w + std · N(0, 1)
 
     Source: Power et al. 2022, arXiv 2201.02177 (figure 2)
     """

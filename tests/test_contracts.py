@@ -1,0 +1,222 @@
+"""The promises of every optimizer and transform: kept by all that ship, and broken by what breaks them."""
+
+import pytest
+import torch
+
+from grokking.cli import command_line
+from grokking.errors import BadInput
+from grokking.optim import optimizer, optimizers, zeros
+from grokking.optim.transforms import transform, transforms
+from grokking.testing import Broken, check_optimizer, check_transform
+
+BUILT_IN = [name for name in optimizers if optimizers[name].make.__module__.startswith("grokking.")]
+ANYONES = [
+    "torch.optim.NAdam",
+    "torch.optim.LBFGS",  # asks for a closure
+    "pytorch_optimizer.AliG",  # asks for one, and has no learning rate
+    "pytorch_optimizer.SophiaH",  # asks for gradients with a graph, and draws random numbers
+    "schedulefree.AdamWScheduleFree",  # has train() and eval()
+]
+
+
+@pytest.fixture(autouse=True)
+def registries_as_before():
+    before = dict(optimizers._entries), dict(transforms._entries)
+    yield
+    for registry, entries in zip((optimizers, transforms), before, strict=True):
+        registry._entries.clear()
+        registry._entries.update(entries)
+
+
+@pytest.mark.parametrize("name", [*BUILT_IN, *ANYONES])
+def test_every_optimizer_keeps_its_promises(name):
+    check_optimizer(name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"orthogonalize": "svd"},
+        {"orthogonalize": "spectral_norm"},
+        {"orthogonalize": "frobenius_norm"},
+        {"orthogonalize": "you6", "matrices": "all"},
+        {"orthogonalize": "polar_express", "ns_steps": 12, "momentum_form": "sum"},
+    ],
+)
+def test_muon_keeps_them_in_all_its_forms(settings):
+    check_optimizer("muon", **{f"optimizer__{name}": value for name, value in settings.items()})
+
+
+@pytest.mark.parametrize("name", sorted(transforms))
+def test_every_transform_keeps_its_promises(name):
+    check_transform(name)
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "exponential_rise"])
+def test_schedules_with_numbers_of_each_run_keep_them_too(schedule):
+    check_optimizer("adamw", schedule__name=schedule)
+
+
+def test_a_rule_that_climbs_is_found_out():
+    @optimizer(lr=0.1)
+    def climbs(w, grad, state, h, role):
+        """w ← w + lr · grad"""
+        return w + h.lr * grad, state
+
+    with pytest.raises(
+        Broken,
+        match="down a convex quadratic: no, within 150 steps, at the best of 8 learning rates, the loss falls to 1 ",
+    ):
+        check_optimizer("climbs")
+
+
+def test_a_rule_that_moves_without_a_gradient_is_found_out():
+    @optimizer(lr=0.1, weight_decay=0.0)
+    def drifts(w, grad, state, h, role):
+        """w ← w - lr · (grad + 0.001)"""
+        return w - h.lr * (grad + 0.001), state
+
+    with pytest.raises(Broken, match="leave the weights where they are: no, parameters that moved: hidden, embedding"):
+        check_optimizer("drifts")
+
+
+def test_a_rule_that_looks_at_its_cohort_is_found_out():
+    class Seen:
+        """Counts calls, as a rule with a state of its own would."""
+
+        calls = 0
+
+    @optimizer(lr=0.1)
+    def remembers(w, grad, state, h, role):
+        """w ← w - lr · grad, a little less at every call"""
+        Seen.calls += 1
+        return w - h.lr * grad / (1 + Seen.calls / 1000), state
+
+    with pytest.raises(Broken, match="the same bits alone and among others: no"):
+        check_optimizer("remembers")
+
+
+def test_a_rule_that_hides_a_nan_is_frozen_all_the_same():
+    @optimizer(lr=0.1)
+    def forgives(w, grad, state, h, role):
+        """w ← w - lr · grad, in which NaN is 0"""
+        return torch.nan_to_num(w) - h.lr * grad, state
+
+    check_optimizer("forgives")  # the engine freezes a run at its first gradient that is not finite, before any rule
+
+
+def test_a_rule_that_shrinks_its_state_is_refused_at_once():
+    @optimizer(lr=0.1, state=zeros("m"))
+    def shrinks(w, grad, state, h, role):
+        """w ← w - lr · grad"""
+        return w - h.lr * grad, state(m=state.m.sum())
+
+    with pytest.raises(BadInput, match="'shrinks' changes the shape of its state: m"):
+        check_optimizer("shrinks")
+
+
+def test_state_that_is_a_number_is_refused_in_one_sentence():
+    @optimizer(lr=0.1, state={"count": 0.0})
+    def counts(w, grad, state, h, role):
+        """w ← w - lr · grad"""
+        return w - h.lr * grad, state
+
+    with pytest.raises(BadInput, match=r"state 'count' starts as 0\.0; declare it by zeros"):
+        check_optimizer("counts")
+
+
+def test_a_transform_that_mixes_up_the_weights_is_refused_at_once():
+    @transform()
+    def flattens(grads, weights, state, h):
+        """g ← all of g in a row"""
+        return {name: g.flatten() for name, g in grads.items()}, state
+
+    with pytest.raises(BadInput, match="'flattens' changes the names or shapes of what it is given"):
+        check_transform("flattens")
+
+
+def test_a_transform_cannot_claim_the_learning_rate():
+    with pytest.raises(BadInput, match="a transform cannot declare lr, which it is given"):
+        transform(lr=0.1)
+
+
+# --- the command --------------------------------------------------------------------------------------------------------
+
+RULE = '''
+import torch
+
+from grokking.optim import optimizer, zeros
+
+
+@optimizer(lr=1e-3, beta=0.9, weight_decay=1.0, state=zeros("momentum"))
+def sign_momentum_{tag}(w, grad, state, h, role):
+    """w ← (1 - lr · weight_decay) · w - lr · sign(m), m an average of gradients."""
+    momentum = h.beta * state.momentum + (1 - h.beta) * grad
+    return w * (1 - h.lr * h.weight_decay) - h.lr * torch.sign(momentum), state(momentum=momentum)
+'''
+
+
+@pytest.mark.parses
+def test_a_users_file_is_checked_listed_and_trained(tmp_path, capsys):
+    path = tmp_path / "my_rule.py"
+    path.write_text(RULE.format(tag="a"))
+    assert command_line(["check", str(path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "sign_momentum_a"
+    assert len(said) == 7
+    assert all(line.startswith("pass  ") for line in said[1:])
+    assert command_line(["list", "optimizers", "--import", str(path)]) == 0
+    listed = capsys.readouterr().out
+    assert "sign_momentum_a" in listed
+    assert "lr=0.001 beta=0.9 weight_decay=1.0" in listed
+    small = ["task.p=7", "model.width=16", "model.heads=2", "batch_size=16", "optimizer.beta=0.8"]
+    run = [
+        "run",
+        "--import",
+        str(path),
+        "--optimizer",
+        "sign_momentum_a",
+        "--steps",
+        "12",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert command_line([*run, "--workers", "1", "--device", "cpu", "--set", *small]) == 0
+    assert "mod_add sign_momentum_a seed 0: " in capsys.readouterr().out
+
+
+@pytest.mark.parses
+def test_what_does_not_keep_a_promise_is_said_and_fails(tmp_path, capsys):
+    path = tmp_path / "climbing.py"
+    path.write_text(
+        "from grokking.optim import optimizer\n\n\n@optimizer(lr=0.1)\ndef climbing(w, grad, state, h, role):\n"
+        '    """w ← w + lr · grad"""\n    return w + h.lr * grad, state\n'
+    )
+    assert command_line(["check", str(path)]) == 1
+    assert "FAIL  some learning rate takes it down a convex quadratic; seen: " in capsys.readouterr().out
+
+
+@pytest.mark.parses
+def test_a_file_that_registers_nothing_is_said(tmp_path):
+    path = tmp_path / "empty.py"
+    path.write_text("")
+    with pytest.raises(BadInput, match="registers no optimizer and no transform"):
+        command_line(["check", str(path)])
+
+
+@pytest.mark.parses
+def test_every_optimizer_is_listed_with_formula_numbers_and_source(capsys):
+    assert command_line(["list", "optimizers"]) == 0
+    blocks = capsys.readouterr().out
+    for name in BUILT_IN:
+        entry = optimizers[name]
+        assert "←" in entry.formula, name
+        assert entry.source, name
+        assert "Decay: " in (entry.make.__doc__ or ""), name
+        assert entry.formula in blocks
+        assert f"source: {entry.source}" in blocks
+        for option, default in entry.defaults.items():
+            assert f"{option}={default}" in blocks, name
+    for name in transforms:
+        assert transforms[name].formula, name
+        assert transforms[name].source, name
