@@ -288,8 +288,8 @@ def test_singular_values_from_a_hundredth_to_one_end_in_the_published_range(name
     x = begin
     for a, b, c in coefficients(name, steps):
         x = a * x + b * x**3 + c * x**5
-    assert x[begin >= 0.01].min().item() == pytest.approx(low, abs=1e-3)
-    assert x.max().item() == pytest.approx(high, abs=1e-3)
+    assert low - 1e-3 <= x[begin >= 0.01].min() <= low + 0.01
+    assert high - 0.01 <= x.max() <= high + 1e-3
     for shape in ((12, 12), (24, 12), (12, 24)):
         values = torch.logspace(0, -1.3, 12, dtype=torch.float64)  # over their norm from about 0.5 to 0.026
         u, _, v = torch.linalg.svd(
