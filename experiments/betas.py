@@ -38,7 +38,7 @@ STUDIES = {
         Study(SMALL, ONE_AT_A_TIME[::4], range(1)),
         Study({**SMALL, **UNDECAYED, "steps": 500}, EPSILONS[:2], range(1)),
     ],
-    "laptop": [Study(REAL, ONE_AT_A_TIME, range(10)), Study(UNDECAYED, EPSILONS, range(5))],
+    "laptop": [Study(REAL, ONE_AT_A_TIME, range(5)), Study(UNDECAYED, EPSILONS, range(3))],
 }
 COMPILE = ("laptop",)
 

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from grokking.comparison import compare, observed, paired_ratio
+from grokking.comparison import cells, compare, observed, paired_ratio
 from grokking.plotting import (
     COLORS,
     TITLES,
@@ -183,34 +183,17 @@ def _strip(axes: Axes, runs: pd.DataFrame, table: pd.DataFrame) -> None:
 
 
 def _grid(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
-    """Restricted means over the tuning seeds for every setting of the grid.
-
-    The best setting has the smallest mean of steps-to-sustain: the first crossing alone would choose settings that
-    cross early and fall back. Ties (no run sustained) go to the smaller mean of steps-to-generalize.
-    """
+    """Restricted means over the tuning seeds for every setting of the grid."""
     keys = ["optimizer.name", "optimizer.lr", "optimizer.weight_decay"]
-    table = (
-        runs.assign(
-            first=runs["steps_to_generalize"].fillna(runs["steps"]).astype(float),
-            kept=runs["steps_to_sustain"].fillna(runs["steps"]).astype(float),
-            crossed=runs["status"] == "generalized",
-        )
-        .groupby(keys, sort=False)
-        .agg(
-            n=("seed", "size"),
-            generalized=("crossed", "sum"),
-            sustained=("sustained", "sum"),
-            mean_steps=("first", "mean"),
-            mean_steps_to_sustain=("kept", "mean"),
-        )
-        .reset_index()
-    )
-    ranked = table.sort_values(["mean_steps_to_sustain", "mean_steps"], kind="stable")
-    table["best"] = table.index.isin(ranked.groupby("optimizer.name").head(1).index)
+    table = cells(runs, keys, keys[:1])
+    words = [
+        f"{r['mean_steps_to_sustain']:,.0f}\n{r['sustained']} ({r['generalized']})" for r in table.to_dict("records")
+    ]
     with style():
         figure = Figure(figsize=(11.5, 3.1), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(GRIDS)), GRIDS, strict=True):
-            heat_map(axes, table[table["optimizer.name"] == name], float(runs["steps"].max()))
+            own = table.assign(word=words)[table["optimizer.name"] == name]
+            heat_map(axes, own, "mean_steps_to_sustain", float(runs["steps"].max()))
             axes.set_title(TITLES[name])
         caption(
             figure,

@@ -65,6 +65,34 @@ def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
     return table
 
 
+def cells(runs: pd.DataFrame, keys: list[str], group: list[str]) -> pd.DataFrame:
+    """One line per setting of a tuning grid (the columns `keys`), and which is the `best` of its `group` of columns.
+
+    Columns: n, generalized, sustained, and the means restricted to the budget mean_steps (to generalise) and
+    mean_steps_to_sustain. The best has the smallest mean of steps-to-sustain: the first crossing alone would choose
+    settings that cross early and fall back. Ties (no run sustained) go to the smaller mean of steps-to-generalize.
+    """
+    table = (
+        runs.assign(
+            first=runs["steps_to_generalize"].fillna(runs["steps"]).astype(float),
+            kept=runs["steps_to_sustain"].fillna(runs["steps"]).astype(float),
+            crossed=runs["status"] == "generalized",
+        )
+        .groupby(keys, sort=False)
+        .agg(
+            n=("seed", "size"),
+            generalized=("crossed", "sum"),
+            sustained=("sustained", "sum"),
+            mean_steps=("first", "mean"),
+            mean_steps_to_sustain=("kept", "mean"),
+        )
+        .reset_index()
+    )
+    ranked = table.sort_values(["mean_steps_to_sustain", "mean_steps"], kind="stable")
+    table["best"] = table.index.isin(ranked.groupby(group).head(1).index)
+    return table
+
+
 def paired_ratio(runs: pd.DataFrame, arm: str, numerator: str, denominator: str) -> Estimate:
     """Ratio of the restricted means of two arms, paired by seed."""
     horizon = float(runs["steps"].iloc[0])

@@ -190,19 +190,15 @@ def survival_curve(
         axes.fill_between(steps, low, high, step="post", color=color, alpha=0.12, lw=0)
 
 
-def heat_map(axes: Axes, table: pd.DataFrame, budget: float) -> None:
-    """Mean steps to sustain over learning rate and weight decay, with how many runs sustained (and crossed).
+def heat_map(axes: Axes, table: pd.DataFrame, value: str, budget: float) -> None:
+    """Mean steps over learning rate and weight decay, darker is sooner; the best cell in a frame.
 
-    `table` has optimizer.lr, optimizer.weight_decay, mean_steps_to_sustain, sustained, generalized and best.
+    `table` has optimizer.lr, optimizer.weight_decay, the column `value`, `word` (what is written in the cell) and best.
     """
     keys = {"index": "optimizer.weight_decay", "columns": "optimizer.lr"}
-    means = table.pivot(**keys, values="mean_steps_to_sustain")
-    rows = table.to_dict("records")
-    words = table.assign(
-        word=[f"{r['mean_steps_to_sustain']:,.0f}\n{r['sustained']} ({r['generalized']})" for r in rows]
-    )
-    scale = {"vmin": np.log(200), "vmax": np.log(budget), "cmap": "cividis", "cbar": False}
-    notes = {"annot": words.pivot(**keys, values="word"), "fmt": "", "annot_kws": {"fontsize": 8}}
+    means = table.pivot(**keys, values=value)
+    scale = {"vmin": np.log(50), "vmax": np.log(budget), "cmap": "cividis", "cbar": False}
+    notes = {"annot": table.pivot(**keys, values="word"), "fmt": "", "annot_kws": {"fontsize": 8}}
     sns.heatmap(np.log(means), **scale, **notes, linewidths=1, ax=axes)
     best = table[table["best"]].iloc[0]
     column, row = means.columns.get_loc(best["optimizer.lr"]), means.index.get_loc(best["optimizer.weight_decay"])
