@@ -9,11 +9,17 @@ Definition Steps to the first evaluation with validation accuracy >= 0.95; runs 
            such evaluations counts once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from five_optimizers import CHOSEN, REAL, SMALL
+from matplotlib.figure import Figure
 
-from grokking.plotting import Drawing
+from grokking.comparison import compare
+from grokking.plotting import COLORS, GREY, Drawing, caption, run_lines, seed_dots, step_ticks, style
+from grokking.publish import interval
 from grokking.runs import Settings
 from grokking.store import Results
 from grokking.study import Study, grid
@@ -25,6 +31,10 @@ VALUES: dict[str, tuple[float, ...]] = {
     "beta2": (0.5, 0.9, 0.95, 0.98, 0.99, 0.999),
     "eps": (1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-3),
 }
+DEFAULT = "the default"
+DEFAULTS = {"beta1": 0.9, "beta2": 0.98, "eps": 1e-8}
+SYMBOLS = {"beta1": "β₁", "beta2": "β₂", "eps": "ε"}
+MEMORIZED, FALLEN = 0.99, 0.9  # training accuracy
 ONE_AT_A_TIME: Sequence[Settings] = [
     {**BASE, f"optimizer.{name}": value} for name, values in VALUES.items() for value in values
 ] + [{**BASE, "optimizer.bias_correction": False}]
@@ -44,5 +54,104 @@ COMPILE = ("laptop",)
 
 
 def draw(results: Results) -> Sequence[Drawing]:
-    """Time to generalise over each number, and slingshots over ε."""
-    return []
+    """Time to generalise over each number, and training accuracy without decay over ε."""
+    runs = results.runs
+    decayed = runs["optimizer.weight_decay"] > 0
+    drawings = []
+    if decayed.any():
+        drawings.append(_one_at_a_time(runs[decayed], results.machines))
+    if (~decayed).any():
+        drawings.append(_slingshots(runs[~decayed], results.curves, results.machines))
+    return drawings
+
+
+def _one_at_a_time(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
+    runs = runs.assign(arm=[_arm(row) for row in runs.to_dict("records")])
+    table = compare(runs, "arm", reference=DEFAULT)
+    groups = {name: runs[runs["arm"] == name] for name in table["arm"]}
+    n = int(runs.groupby("arm")["seed"].nunique().min())
+    panels = {
+        symbol: {f"{value:g}": groups.get(f"{name} = {value:g}", groups[DEFAULT]) for value in VALUES[name]}
+        for name, symbol in SYMBOLS.items()
+    }
+    panels["bias correction"] = {"on": groups[DEFAULT], "off": groups.get("bias correction off", groups[DEFAULT])}
+    with style():
+        figure = Figure(figsize=(12.5, 3.4), layout="constrained")
+        for axes, (symbol, own) in zip(
+            figure.subplots(1, 4, sharey=True, width_ratios=(6, 6, 6, 2.4)), panels.items(), strict=True
+        ):
+            seed_dots(axes, own, COLORS["adamw"])
+            axes.set_xlabel(symbol)
+            step_ticks(axes.yaxis)
+        figure.axes[0].set_ylabel("steps to generalise (log)")
+        caption(
+            figure,
+            f"AdamW (lr {LR:g}, weight decay {DECAY:g}, β₁ 0.9, β₂ 0.98, ε 1e-8), one number changed at a time; n = {n} seeds, each a "
+            f"dot; triangles: censored at the budget of {runs['steps'].max():,} steps; bar and whiskers: mean restricted to the "
+            f"budget and its 95 % t interval. Trained on: {'; '.join(machines)}.",
+        )
+    return Drawing("betas", figure, {"": table, "runs": runs.drop(columns="arm")}, n, None, markdown)
+
+
+def _arm(row: Mapping[str, Any]) -> str:
+    if str(row["optimizer.bias_correction"]) == "False":
+        return "bias correction off"
+    changed = [
+        f"{name} = {row[f'optimizer.{name}']:g}" for name in VALUES if row[f"optimizer.{name}"] != DEFAULTS[name]
+    ]
+    return changed[0] if changed else DEFAULT
+
+
+def _slingshots(runs: pd.DataFrame, curves: pd.DataFrame, machines: Sequence[str]) -> Drawing:
+    table = slingshots(runs, curves)
+    epsilons = sorted(runs["optimizer.eps"].unique())
+    with style():
+        figure = Figure(figsize=(12.5, 2.7), layout="constrained")
+        for axes, eps in zip(
+            figure.subplots(1, len(epsilons), sharex=True, sharey=True, squeeze=False)[0], epsilons, strict=True
+        ):
+            own = runs[runs["optimizer.eps"] == eps]
+            here = curves[curves["run_id"].isin(own["run_id"])]
+            run_lines(axes, here, "train_accuracy", COLORS["adamw"], "training", ls="-")
+            run_lines(axes, here, "validation_accuracy", GREY, "validation", ls="-")
+            count = int(table.loc[table["eps"] == eps, "slingshots"].sum())
+            axes.set_title(f"ε = {eps:g}: {count} in {len(own)} runs", fontsize=8.5)
+            axes.set(xlabel="steps", ylim=(-0.03, 1.05))
+        figure.axes[0].set_ylabel("accuracy")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        caption(
+            figure,
+            f"Adam without weight decay (lr {LR:g}), {runs['steps'].max():,} steps whatever happens. Slingshots: stretches of evaluations "
+            "(20 steps apart) with training accuracy below 0.9 after the training set was memorised. Each line a seed, n = "
+            f"{runs.groupby('optimizer.eps')['seed'].nunique().min()}. Trained on: {'; '.join(machines)}.",
+        )
+    n = int(runs.groupby("optimizer.eps")["seed"].nunique().min())
+    return Drawing(
+        "slingshots", figure, {"": curves[curves["run_id"].isin(runs["run_id"])], "summary": table, "runs": runs}, n
+    )
+
+
+def slingshots(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Of each run: how many slingshots, and whether it generalised."""
+    lines = []
+    by_run = dict(list(curves.groupby("run_id")))
+    for row in runs.to_dict("records"):
+        accuracy = by_run[row["run_id"]]["train_accuracy"].to_numpy(float)
+        memorized = np.flatnonzero(accuracy >= MEMORIZED)
+        below = accuracy[memorized[0] :] < FALLEN if len(memorized) else np.zeros(0, bool)
+        begins = int((below[1:] & ~below[:-1]).sum())
+        generalized = row["status"] == "generalized"
+        lines.append(
+            {"eps": row["optimizer.eps"], "seed": row["seed"], "slingshots": begins, "generalized": generalized}
+        )
+    return pd.DataFrame(lines)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The comparison as it stands in a document."""
+    lines = ["| changed | generalise (and stay) | mean steps | over the default | p (Holm) |", "|---|---|---|---|---|"]
+    for row in table.to_dict("records"):
+        p = "–" if pd.isna(row["p"]) else f"{row['p']:.2g} ({row['p_holm']:.2g})"
+        counts = f"{row['generalized']} of {row['n']} ({row['sustained']})"
+        lines.append(f"| {row['arm']} | {counts} | {interval(row, 'mean_steps')} | {interval(row, 'ratio', 2)} | {p} |")
+    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """From tables to pictures, in one style; every figure leaves PNG, SVG and the CSV behind it."""
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from grokking.survival import KaplanMeier
+from grokking.survival import KaplanMeier, restricted_mean
 
 matplotlib.use("Agg")
 
@@ -147,6 +148,13 @@ def steps_axis(axes: Axes) -> None:
     axes.set_xlabel("steps (log)")
 
 
+def step_ticks(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of a log axis of steps."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def rates_axis(axes: Axes) -> None:
     """Learning rates on a log axis."""
     axes.set_xscale("log")
@@ -190,6 +198,27 @@ def survival_curve(
         axes.fill_between(steps, low, high, step="post", color=color, alpha=0.12, lw=0)
 
 
+def seed_dots(axes: Axes, groups: Mapping[str, pd.DataFrame], color: str) -> None:
+    """Steps to generalise, a column of dots per group, each a run; triangles at the budget: censored; bar: restricted mean.
+
+    Where a group has runs that generalised, the whiskers are the mean's 95 % t interval.
+    """
+    for at, runs in enumerate(groups.values()):
+        own = runs.sort_values("seed")
+        x = at + (np.linspace(-0.25, 0.25, len(own)) if len(own) > 1 else np.zeros(1))
+        done = (own["status"] == "generalized").to_numpy(bool)
+        steps = own["steps_to_generalize"].fillna(own["steps"]).to_numpy(float)
+        axes.plot(x[done], steps[done], "o", ms=4, color=color, alpha=0.75, mew=0)
+        axes.plot(x[~done], steps[~done], "^", ms=5, color=color, mfc="none")
+        mean = restricted_mean(steps, done, float(own["steps"].max()))
+        if done.any() and mean.low is not None and mean.high is not None:
+            axes.plot([at, at], [max(mean.low, 1.0), min(mean.high, float(own["steps"].max()))], color="black", lw=1)
+        axes.plot([at], [float(mean.value or np.nan)], "_", color="black", ms=14, mew=1.6)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_yscale("log")
+    axes.grid(axis="x", visible=False)
+
+
 def heat_map(axes: Axes, table: pd.DataFrame, value: str, budget: float) -> None:
     """Mean steps over learning rate and weight decay, darker is sooner; the best cell in a frame.
 
@@ -203,7 +232,7 @@ def heat_map(axes: Axes, table: pd.DataFrame, value: str, budget: float) -> None
     best = table[table["best"]].iloc[0]
     column, row = means.columns.get_loc(best["optimizer.lr"]), means.index.get_loc(best["optimizer.weight_decay"])
     axes.add_patch(Rectangle((column, row), 1, 1, fill=False, ec="#D55E00", lw=2.5, clip_on=False))
-    axes.set_xticklabels([f"{lr:g}" for lr in means.columns])
+    axes.set_xticklabels([f"{lr:g}" for lr in means.columns], rotation=0, fontsize=8)
     axes.set_yticklabels([f"{decay:g}" for decay in means.index], rotation=0)
     axes.set(xlabel="learning rate", ylabel="weight decay")
     axes.grid(visible=False)
