@@ -67,7 +67,10 @@ VARIANTS: dict[str, dict[str, dict[str, Scalar]]] = {  # panel → variant → w
     },
 }
 BASES = ("Jordan, 5 steps", "5", "√max(1, out/in)", "0.95, Nesterov", "hidden")  # Muon as it is, in each panel
-PUBLISHED = {"without the scale": 1744 / 1856, "without Newton–Schulz steps": 3088 / 1856}
+PUBLISHED = {  # steps over Muon's
+    ("scale", "none"): ("without the scale", 1744 / 1856),
+    ("Newton–Schulz steps", "0"): ("without Newton–Schulz steps", 3088 / 1856),
+}
 RATES = (0.02, 0.06, 0.2, 0.6)
 FACTORS: dict[str, float] = {  # of the learning rates, where a step is smaller or larger by about so much
     "frobenius_norm": 10.0,  # ‖U Vᵀ‖_F = √128 = 11
@@ -175,13 +178,13 @@ def _best(runs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _verdict(summary: pd.DataFrame) -> Verdict:
+def _verdict(summary: pd.DataFrame) -> Verdict | None:
     """Wang's two ablations, as ratios to Muon."""
-    own = {
-        variant: summary[summary["variant"] == variant].iloc[0] for variant in ("none", "none, over its Frobenius norm")
-    }
     words, inside = [], []
-    for (variant, row), (name, published) in zip(own.items(), PUBLISHED.items(), strict=True):
+    for (part, variant), (name, published) in PUBLISHED.items():
+        row = summary[(summary["part"] == part) & (summary["variant"] == variant)].squeeze()
+        if row.empty or pd.isna(row["ratio_low"]):
+            return None
         words.append(f"{name} {row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]")
         inside.append(row["ratio_low"] <= published <= row["ratio_high"])
     answer = "consistent" if all(inside) else "in part" if any(inside) else "not consistent"

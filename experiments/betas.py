@@ -45,7 +45,7 @@ UNDECAYED: Settings = {
 EPSILONS = grid(optimizer__eps=(1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2))
 STUDIES = {
     "smoke": [
-        Study(SMALL, ONE_AT_A_TIME[::4], range(1)),
+        Study(SMALL, [BASE, *ONE_AT_A_TIME[::4]], range(1)),
         Study({**SMALL, **UNDECAYED, "steps": 500}, EPSILONS[:2], range(1)),
     ],
     "laptop": [Study(REAL, ONE_AT_A_TIME, range(5)), Study(UNDECAYED, EPSILONS, range(3))],

@@ -66,7 +66,7 @@ def draw(results: Results) -> Sequence[Drawing]:
     """Time to generalise of every method at its chosen setting, beside the tuning that chose it."""
     runs = results.runs.assign(method=[_method(row) for row in results.runs.to_dict("records")])
     for name in NUMBERS:
-        runs[name] = runs[name] if name in runs else np.nan
+        runs[name] = runs.get(name, np.nan)
     tuning = runs[runs["seed"].isin(TUNING_SEEDS)]
     fresh = runs[~runs["seed"].isin(TUNING_SEEDS)]
     drawings = [_comparison(fresh, results.machines)] if len(fresh) else []
@@ -116,8 +116,10 @@ def _words(row: Mapping[Any, Any]) -> str:
     )
 
 
-def _verdict(table: pd.DataFrame) -> Verdict:
+def _verdict(table: pd.DataFrame) -> Verdict | None:
     row = table[table["method"] == "Grokfast"].iloc[0]
+    if pd.isna(row["ratio_low"]):
+        return None
     here = f"{1 / row['ratio']:.2f} [{1 / row['ratio_high']:.2f}, {1 / row['ratio_low']:.2f}] times sooner than tuned AdamW"
     return Verdict(
         "with Grokfast 43 to 50 times sooner than Adam without weight decay (Lee et al. 2024, one seed)",
