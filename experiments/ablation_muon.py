@@ -39,8 +39,8 @@ VARIANTS: dict[str, dict[str, dict[str, Scalar]]] = {  # panel → variant → w
         "none, over its Frobenius norm": {"orthogonalize": "frobenius_norm"},
     },
     "Newton–Schulz steps": {
-        "10": {"ns_steps": 10},
         "5": {},
+        "10": {"ns_steps": 10},
         "3": {"ns_steps": 3},
         "2": {"ns_steps": 2},
         "1": {"ns_steps": 1},

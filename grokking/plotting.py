@@ -156,8 +156,12 @@ def step_ticks(axis: Axis) -> None:
 
 
 def rates_axis(axes: Axes) -> None:
-    """Learning rates on a log axis."""
+    """Learning rates on a log axis, with plain numbers at the decades, and at 2 and 5 where there are few."""
+    low, high = axes.get_xlim()
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * max(low, 1e-12) else (1.0,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("learning rate (log)")
 
 
