@@ -74,7 +74,7 @@ def draw(results: Results) -> Sequence[Drawing]:
 
 
 def _method(row: Mapping[str, Any]) -> str:
-    return {"": "AdamW", "grokfast_ema": "Grokfast", "orthograd": "⊥Grad", "decay_to_start": "decay to the start"}[
+    return {"none": "AdamW", "grokfast_ema": "Grokfast", "orthograd": "⊥Grad", "decay_to_start": "decay to the start"}[
         row["transforms"]
     ]
 

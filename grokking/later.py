@@ -7,7 +7,7 @@ keeps its run_id, and its line, when the package learns something new.
 from collections.abc import Mapping
 from typing import Any
 
-EVERYWHERE: dict[str, bool | int | float | str] = {"precision": "fp32", "transforms": ""}
+EVERYWHERE: dict[str, bool | int | float | str] = {"precision": "fp32", "transforms": "none"}
 OF_OPTIMIZERS: dict[str, dict[str, bool | int | float | str]] = {
     "adam": {"optimizer.bias_correction": True},
     "adamw": {"optimizer.bias_correction": True},

@@ -46,7 +46,7 @@ DEFAULTS: dict[str, Scalar] = {
     "evaluation.every": 10,
     "evaluation.growth": 0.05,
     "precision": "fp32",
-    "transforms": "",
+    "transforms": "none",
 }
 PER_RUN = ("optimizer", "schedule", "transform")  # whose float options are numbers of each run, and split no cohort
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -180,14 +180,14 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
         defaults[f"{kind}.name"] = entries[kind].name
     if entries["optimizer"].extra.get("full_batch"):
         defaults["batch_size"] = 0
-    for name in named(str(settings.get("transforms", ""))):
+    for name in named(str(settings.get("transforms", "none"))):
         entries[f"transform.{name}"] = transforms[name]
     defaults |= {f"{kind}.{name}": value for kind, entry in entries.items() for name, value in entry.defaults.items()}
     for name in settings:
         if name not in defaults:
             raise BadInput(f"unknown setting {name!r}; {suggest(name, sorted(defaults))}")
     values = {name: _cast(name, settings.get(name, default), default) for name, default in defaults.items()}
-    values["transforms"] = ",".join(named(str(values["transforms"])))
+    values["transforms"] = ",".join(named(str(values["transforms"]))) or "none"
     hyper = {
         name: value for name, value in values.items() if name.split(".")[0] in PER_RUN and isinstance(value, float)
     }

@@ -113,7 +113,8 @@ def assert_continues_with_the_same_bits(tmp_path, specs, *stops):
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_optimizer_continues_with_the_same_bits(tmp_path, name):
-    assert_continues_with_the_same_bits(tmp_path, runs(optimizer__name=name), 5, 11)
+    batch = {"batch_size": 0} if optimizers[name].extra["full_batch"] else {}
+    assert_continues_with_the_same_bits(tmp_path, runs(optimizer__name=name, **batch), 5, 11)
 
 
 def test_a_unit_continues_from_before_at_and_after_an_evaluation(tmp_path):

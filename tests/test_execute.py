@@ -304,4 +304,4 @@ def test_freed_memory_is_kept_for_the_next_step():
         for word in ("kept", "not")
     )
     assert kept < 10_000  # pages of 4 kB; every one touched anew is 150,000
-    assert given_back > 2 * kept
+    assert given_back > 1.5 * kept  # a kernel may map several pages at one fault

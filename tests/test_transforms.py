@@ -122,7 +122,7 @@ def test_weight_noise_leaves_the_weights_themselves_alone():
 
 def test_transforms_are_part_of_the_run_in_their_order():
     plain, first, second = (
-        run_spec({**TINY, "transforms": names}, 0) for names in ("", "clip_norm,orthograd", "orthograd, clip_norm")
+        run_spec({**TINY, "transforms": names}, 0) for names in ("none", "clip_norm,orthograd", "orthograd, clip_norm")
     )
     assert len({plain.run_id, first.run_id, second.run_id}) == 3
     assert "transforms" not in plain.row()

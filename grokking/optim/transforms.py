@@ -46,8 +46,8 @@ def transform(
 
 
 def named(setting: str) -> list[str]:
-    """`"clip_norm,grokfast_ema"` → their names; `BadInput` where one is unknown or there twice."""
-    names = [name.strip() for name in setting.split(",") if name.strip()]
+    """`"clip_norm,grokfast_ema"` → their names, "none" → none; `BadInput` where one is unknown or there twice."""
+    names = [name.strip() for name in setting.split(",") if name.strip() not in ("", "none")]
     for name in names:
         if name not in transforms:
             raise BadInput(f"transforms = {setting!r}, but there is no {name!r}; {suggest(name, sorted(transforms))}")

@@ -130,7 +130,8 @@ def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
     """A runs table from CSV: step counts are nullable integers, everything else as written (see `later`)."""
     table = pd.read_csv(path, dtype={"run_id": str})
     for name, value in EVERYWHERE.items():
-        table[name] = table[name].fillna(value) if name in table else value
+        was = table[name].astype(object) if name in table else pd.Series(index=table.index, dtype=object)
+        table[name] = was.mask(was.isna(), value).infer_objects()
     for optimizer, settings in OF_OPTIMIZERS.items() if "optimizer.name" in table else ():
         own = table["optimizer.name"] == optimizer
         for name, value in settings.items() if own.any() else ():
