@@ -14,8 +14,9 @@ import pandas as pd
 from five_optimizers import REAL, SMALL
 from matplotlib.figure import Figure
 
-from grokking.comparison import cells
-from grokking.plotting import Drawing, caption, heat_map, label, style
+from grokking.comparison import cells, compare
+from grokking.plotting import Drawing, caption, heat_map, label, seed_dots, step_ticks, style
+from grokking.publish import comparison_table
 from grokking.runs import Settings
 from grokking.store import Results
 from grokking.study import Study, grid
@@ -48,17 +49,39 @@ def grid_of(name: str) -> list[Settings]:
     return [{**arm(name), **cell} for cell in grid(optimizer__lr=lrs, optimizer__weight_decay=decays)]
 
 
+CHOSEN: dict[str, tuple[float, float]] = {  # optimizer: (learning rate, weight decay), the framed cells
+    "sgd": (0.3, 0.003),
+    "adagrad": (0.03, 0.01),
+    "rmsprop": (0.001, 0.01),
+    "adam": (0.003, 0.01),
+    "adamw": (0.001, 10),
+    "nadam": (0.001, 10),
+    "soap": (0.01, 3),
+    "sign_sgd": (0.0003, 30),
+    "lion": (0.0003, 30),
+    "muon": (0.06, 1),
+}
+BEST: list[Settings] = [
+    {**arm(name), "optimizer.lr": lr, "optimizer.weight_decay": decay} for name, (lr, decay) in CHOSEN.items()
+]
 STUDIES = {
     "smoke": [Study({**SMALL, "steps": 300}, [cell for name in GRIDS for cell in grid_of(name)[::7]], SEEDS[:1])],
-    "laptop": [Study(REAL, grid_of(name), SEEDS) for name in GRIDS],
+    "laptop": [*(Study(REAL, grid_of(name), SEEDS) for name in GRIDS), Study(REAL, BEST, range(10))],
 }
 COMPILE = ("laptop",)
 
 
 def draw(results: Results) -> Sequence[Drawing]:
-    """A heat map per optimizer."""
+    """A heat map per optimizer; and every optimizer at its best cell, on seeds that did not choose it."""
+    tuning = results.runs["seed"].isin(SEEDS)
+    drawings = [_maps(results.runs[tuning], results.machines)]
+    if (~tuning).any():
+        drawings.append(_best_cells(results.runs[~tuning], results.machines))
+    return drawings
+
+
+def _maps(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
     keys = ["optimizer.name", "optimizer.lr", "optimizer.weight_decay"]
-    runs = results.runs[results.runs["seed"].isin(SEEDS)]
     table = cells(runs, keys, keys[:1])
     words = [
         f"{r['mean_steps']:,.0f}\n{r['generalized']}/{r['n']} ({r['sustained']})" for r in table.to_dict("records")
@@ -74,10 +97,35 @@ def draw(results: Results) -> Sequence[Drawing]:
             axes.set_title(label(name))
         for axes in panels[len(shown) :]:
             axes.set_visible(False)
-        caption(figure, _caption(runs, table, results.machines))
-    return [
-        Drawing("sensitivity", figure, {"": table, "summary": summary(table), "runs": runs}, len(SEEDS), None, markdown)
-    ]
+        caption(figure, _caption(runs, table, machines))
+    return Drawing(
+        "sensitivity", figure, {"": table, "summary": summary(table), "runs": runs}, len(SEEDS), None, markdown
+    )
+
+
+def _best_cells(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
+    """Every optimizer at its best cell."""
+    table = compare(runs.assign(arm=runs["optimizer.name"]), "arm", reference="adamw")
+    settings = runs.groupby("optimizer.name", sort=False)[["optimizer.lr", "optimizer.weight_decay"]].first()
+    table.insert(1, "lr", settings["optimizer.lr"].to_numpy())
+    table.insert(2, "weight_decay", settings["optimizer.weight_decay"].to_numpy())
+    order = table.sort_values(["mean_steps", "arm"])["arm"]
+    n = int(table["n"].min())
+    with style():
+        figure = Figure(figsize=(8.5, 3.8), layout="constrained")
+        axes = figure.subplots()
+        seed_dots(axes, {label(name): runs[runs["optimizer.name"] == name] for name in order}, "#0072B2")
+        axes.set_ylabel("steps to generalise (log)")
+        step_ticks(axes.yaxis)
+        first = runs.iloc[0]
+        caption(
+            figure,
+            f"{first['task.name']} (p = {first['task.p']}), {first['train_fraction']:.0%} of the examples for training; every "
+            f"optimizer at the framed cell of its heat map, on n = {n} seeds that did not choose it, each a dot; triangles: "
+            f"censored at {first['steps']:,} steps; bar and whiskers: mean restricted to the budget and its 95 % t interval. "
+            f"Trained on: {'; '.join(machines)}.",
+        )
+    return Drawing("sensitivity_best", figure, {"": table, "runs": runs}, n, None, comparison_table)
 
 
 def _caption(runs: pd.DataFrame, table: pd.DataFrame, machines: Sequence[str]) -> str:

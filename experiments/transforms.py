@@ -48,7 +48,7 @@ GRIDS: dict[str, list[Settings]] = {  # method → twelve settings
     ],
 }
 TUNING = [Study(REAL, own, TUNING_SEEDS) for own in GRIDS.values()]
-CHOSEN: dict[str, Settings] = {method: own[0] for method, own in GRIDS.items()}
+CHOSEN: dict[str, Settings] = {}
 STUDIES = {
     "smoke": [Study({**SMALL, "steps": 300}, [own[0] for own in GRIDS.values()], range(1))],
     "laptop": [*TUNING, Study(REAL, list(CHOSEN.values()), range(10))],
