@@ -5,7 +5,15 @@ Claim      Whether, and when, a network generalises depends on learning rate and
 Here       x + y (mod 59), 40 % of the examples for training; ten optimizers, each with five learning rates × four weight
            decays a factor of about three apart, and tuning seeds that no other experiment reports.
 Definition Steps to the first evaluation with validation accuracy >= 0.95. Runs that do not get there within the budget of
-           2,000 steps count at the budget in every mean.
+           2,000 steps count at the budget in every mean. A cell works where all of its three runs generalise, and keeps where all
+           stay.
+Shows      Muon works in 13 of 20 cells (and keeps in 12), SOAP in 11 (9), AdamW and Adam in 10 (3 and 5), NAdam and sign SGD in 7
+           (2 and 4), RMSprop in 5 (2), Lion in 3 (1), Adagrad in 2 (0), SGD with momentum in none. What decides is less the
+           learning rate than what a step takes away: where lr × decay is about 0.003, all 36 runs of AdamW, NAdam and SOAP
+           generalise, at 0.001 and less none of 54, at 0.09 and more none of 27, and Muon alone still does between 0.06 and 0.2
+           (15 of 15 runs). Best cells: SOAP 107 steps, Muon 110, AdamW 259, Adam 288, NAdam 288 (473 to stay), sign SGD 397,
+           RMSprop 648, Lion 761; all but SOAP's and Muon's have the largest decay of their grid or cross without staying, so
+           they might do better beyond it.
 """
 
 from collections.abc import Sequence
@@ -75,7 +83,7 @@ def draw(results: Results) -> Sequence[Drawing]:
     """A heat map per optimizer; and every optimizer at its best cell, on seeds that did not choose it."""
     tuning = results.runs["seed"].isin(SEEDS)
     drawings = [_maps(results.runs[tuning], results.machines)]
-    if (~tuning).any():
+    if (results.runs.loc[~tuning, "optimizer.name"] == "adamw").any():  # which the others are compared with
         drawings.append(_best_cells(results.runs[~tuning], results.machines))
     return drawings
 
@@ -146,13 +154,15 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for name, own in table.groupby("optimizer.name", sort=False):
         best = own[own["best"]].iloc[0]
         whole, kept = (own[own[column] == own["n"]] for column in ("generalized", "sustained"))
+        per_step = whole["optimizer.lr"] * whole["optimizer.weight_decay"]
         lines.append(
             {
                 "optimizer": name,
                 "cells": len(own),
                 "all_generalize": len(whole),
                 "all_stay": len(kept),
-                "rates": kept["optimizer.lr"].nunique(),
+                "per_step_low": per_step.min(),
+                "per_step_high": per_step.max(),
                 "lr": best["optimizer.lr"],
                 "weight_decay": best["optimizer.weight_decay"],
                 "n": best["n"],
@@ -167,8 +177,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: pd.DataFrame) -> str:
     """The summary as it stands in a document."""
     lines = [
-        "| optimizer | cells where all generalise | and stay | at learning rates | best cell (lr, weight decay) | mean steps there "
-        "| to stay |",
+        "| optimizer | cells where all generalise | and stay | lr × decay of the former | best cell (lr, weight decay) "
+        "| mean steps there | to stay |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in table.to_dict("records"):
@@ -176,7 +186,7 @@ def markdown(table: pd.DataFrame) -> str:
             label(row["optimizer"]),
             f"{row['all_generalize']} of {row['cells']}",
             str(row["all_stay"]),
-            f"{row['rates']} of 5",
+            "–" if pd.isna(row["per_step_low"]) else f"{row['per_step_low']:.2g} to {row['per_step_high']:.2g}",
             f"{row['lr']:g}, {row['weight_decay']:g}",
             f"{row['mean_steps']:,.0f}",
             f"{row['mean_steps_to_sustain']:,.0f} ({row['sustained']} of {row['n']})",

@@ -14,7 +14,10 @@ from grokking.publish import PUBLISHED, filled, publish_drawing, verdicts
 from grokking.store import Results
 
 ROOT = Path(__file__).parent.parent
-FILES = [f"experiments/{name}.py" for name in ("delayed_generalization", "optimizers", "conditions", "precision")]
+FILES = [
+    f"experiments/{name}.py"
+    for name in ("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity")
+]
 REPRODUCED = FILES[:2]
 
 pytestmark = pytest.mark.parses
@@ -87,7 +90,7 @@ def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document
         module = open_experiment(path).draw.__globals__
         summary = PUBLISHED / f"{name}_summary.csv"
         table = pd.read_csv(summary if summary.exists() else PUBLISHED / f"{name}.csv")
-        assert (PUBLISHED / f"{name}.md").read_text() == module.get("comparison_table", module.get("markdown"))(
+        assert (PUBLISHED / f"{name}.md").read_text() == module.get("markdown", module.get("comparison_table"))(
             table
         ) + "\n"
 
