@@ -8,10 +8,14 @@ from grokking.commands.check import check, selfcheck
 from grokking.commands.draw import draw
 from grokking.commands.look import export, list_, status
 from grokking.commands.train import run, sweep
+from grokking.errors import BadInput
 
 
 def command_line(arguments: list[str]) -> int:
     """Parse and run one command; returns its exit code."""
+    for flag in ("--set", "--import"):
+        if sum(word == flag or word.startswith(flag + "=") for word in arguments) > 1:  # the parser would take the last
+            raise BadInput(f"{flag} is given twice; put all of its values behind one {flag}")
     from tyro.extras import subcommand_cli_from_dict
 
     commands: dict[str, Any] = {

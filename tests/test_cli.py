@@ -352,3 +352,9 @@ def gone(group, patience=20):
             return True
         time.sleep(0.1)
     return False
+
+
+@pytest.mark.parametrize("flag", ["--set", "--import"])
+def test_a_flag_that_is_given_twice_is_refused_instead_of_forgotten(flag):
+    with pytest.raises(BadInput, match=f"{flag} is given twice; put all of its values behind one {flag}"):
+        command_line(["run", flag, "task.p=7", f"{flag}=model.width=16"])

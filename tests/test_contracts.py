@@ -135,6 +135,28 @@ def test_a_transform_that_mixes_up_the_weights_is_refused_at_once():
         check_transform("flattens")
 
 
+def test_a_transform_that_writes_into_the_weights_is_refused_at_once():
+    @transform(at="weights")
+    def halves(tree, weights, state, h):
+        """w ← w / 2, in place"""
+        for w in weights.values():
+            w.mul_(0.5)
+        return tree, state
+
+    with pytest.raises(BadInput, match="'halves' writes into a tensor that it was given; return new tensors"):
+        check_transform("halves")
+
+
+def test_a_transform_that_grows_its_state_is_refused_at_once():
+    @transform(state=zeros("seen"))
+    def collects(grads, weights, state, h):
+        """g ← g"""
+        return grads, {name: own(seen=torch.cat([own.seen, own.seen])) for name, own in state.items()}
+
+    with pytest.raises(BadInput, match="'collects' changes the shape of its state"):
+        check_transform("collects")
+
+
 def test_a_transform_cannot_claim_the_learning_rate():
     with pytest.raises(BadInput, match="a transform cannot declare lr, which it is given"):
         transform(lr=0.1)

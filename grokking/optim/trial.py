@@ -59,11 +59,19 @@ def try_transform(entry: Entry, options: Options) -> None:
         state = {name: _state(w, entry.extra["slots"](options)) for name, w in weights.items()}
         h = _numbers(entry, options)
         h["lr"], h["key"] = h["step"], torch.zeros((), dtype=torch.int64, device="meta")
+        given = [*tree.values(), *weights.values(), *(slot for slots in state.values() for slot in slots.values())]
+        before = [tensor._version for tensor in given]
         new, after = entry.make(dict(tree), weights, state, h)
         if {name: x.shape for name, x in new.items()} != {name: x.shape for name, x in tree.items()}:
             raise BadInput(f"transform {entry.name!r} changes the names or shapes of what it is given")
         if {name: set(slots) for name, slots in after.items()} != {name: set(slots) for name, slots in state.items()}:
             raise BadInput(f"transform {entry.name!r} changes the names of its state")
+        if any(
+            after[name][slot].shape != first.shape for name, slots in state.items() for slot, first in slots.items()
+        ):
+            raise BadInput(f"transform {entry.name!r} changes the shape of its state")
+        if before != [tensor._version for tensor in given]:
+            raise BadInput(f"transform {entry.name!r} writes into a tensor that it was given; return new tensors")
 
 
 def _stand_ins(role: Role) -> tuple[Tensor, Tensor]:
