@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from grokking.comparison import observed, paired_ratio
 from grokking.optim import optimizers
 from grokking.plotting import COLORS, Drawing, Verdict, caption, rates_axis, step_ticks, style
-from grokking.publish import interval
+from grokking.publish import counted, interval, markdown_table
 from grokking.registry import Scalar
 from grokking.runs import Settings
 from grokking.store import Results
@@ -207,19 +207,16 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, machines: Sequence[str]) -
 
 def markdown(table: pd.DataFrame) -> str:
     """Each variant at its best learning rate, as it stands in a document."""
-    lines = [
-        "| part | variant | best lr | generalise (and stay) | mean steps | over Muon's |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in table.to_dict("records"):
-        counts = f"{row['generalized']} of {row['n']} ({row['sustained']})"
-        words = [
+    head = ("part", "variant", "best lr", "generalise (and stay)", "mean steps", "over Muon's")
+    rows = [
+        (
             row["part"],
             row["variant"],
             f"{row['lr']:g}",
-            counts,
+            counted(row),
             interval(row, "mean_steps"),
             interval(row, "ratio", 2),
-        ]
-        lines.append(f"| {' | '.join(words)} |")
-    return "\n".join(lines)
+        )
+        for row in table.to_dict("records")
+    ]
+    return markdown_table(head, rows)

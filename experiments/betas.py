@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from grokking.comparison import compare
 from grokking.plotting import COLORS, GREY, Drawing, caption, run_lines, seed_dots, step_ticks, style
-from grokking.publish import interval
+from grokking.publish import counted, interval, markdown_table, p_value
 from grokking.runs import Settings
 from grokking.store import Results
 from grokking.study import Study, grid
@@ -149,9 +149,9 @@ def slingshots(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """The comparison as it stands in a document."""
-    lines = ["| changed | generalise (and stay) | mean steps | over the default | p (Holm) |", "|---|---|---|---|---|"]
-    for row in table.to_dict("records"):
-        p = "–" if pd.isna(row["p"]) else f"{row['p']:.2g} ({row['p_holm']:.2g})"
-        counts = f"{row['generalized']} of {row['n']} ({row['sustained']})"
-        lines.append(f"| {row['arm']} | {counts} | {interval(row, 'mean_steps')} | {interval(row, 'ratio', 2)} | {p} |")
-    return "\n".join(lines)
+    head = ("changed", "generalise (and stay)", "mean steps", "over the default", "p (Holm)")
+    rows = [
+        (row["arm"], counted(row), interval(row, "mean_steps"), interval(row, "ratio", 2), p_value(row))
+        for row in table.to_dict("records")
+    ]
+    return markdown_table(head, rows)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from grokking.comparison import observed
 from grokking.plotting import Drawing, caption, run_lines, steps_axis, style
-from grokking.publish import interval
+from grokking.publish import interval, markdown_table
 from grokking.runs import Settings, run_spec
 from grokking.store import Results
 from grokking.study import Study
@@ -98,16 +98,27 @@ def _table(runs: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+HEAD = (
+    "condition",
+    "memorise",
+    "median steps to memorise",
+    "generalise",
+    "median steps to generalise",
+    "final validation accuracy",
+)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """The table as it stands in the README."""
-    lines = [
-        "| condition | memorise | median steps to memorise | generalise | median steps to generalise | final validation accuracy |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in table.to_dict("records"):
-        memorized = "–" if pd.isna(row["memorized_after"]) else f"{row['memorized_after']:,.0f}"
-        lines.append(
-            f"| {row['condition']} | {row['memorized']} of {row['n']} | {memorized} | {row['generalized']} of {row['n']} "
-            f"| {interval(row, 'median_steps')} | {row['final_validation_accuracy']:.2f} |"
+    rows = [
+        (
+            row["condition"],
+            f"{row['memorized']} of {row['n']}",
+            "–" if pd.isna(row["memorized_after"]) else f"{row['memorized_after']:,.0f}",
+            f"{row['generalized']} of {row['n']}",
+            interval(row, "median_steps"),
+            f"{row['final_validation_accuracy']:.2f}",
         )
-    return "\n".join(lines)
+        for row in table.to_dict("records")
+    ]
+    return markdown_table(HEAD, rows)

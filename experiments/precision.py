@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator
 
 from grokking.comparison import compare, observed
 from grokking.plotting import COLORS, GREY, TITLES, Drawing, Verdict, caption, steps_axis, style, survival_curve
-from grokking.publish import interval
+from grokking.publish import counted, interval, markdown_table
 from grokking.runs import Settings, run_spec
 from grokking.store import Results
 from grokking.study import Study
@@ -153,14 +153,17 @@ def _p(row: Mapping[Hashable, Any]) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """The comparison as it stands in a document."""
-    lines = [
-        "| optimizer, setting | precision | generalise (and stay) | median steps | mean steps | bf16 / fp32, paired | p (Holm) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in table.to_dict("records"):
-        ratio = "1" if row["precision"] == "fp32" else _ratio(row)
-        lines.append(
-            f"| {TITLES[row['optimizer']]}, {row['setting']} | {row['precision']} | {row['generalized']} of {row['n']} "
-            f"({row['sustained']}) | {interval(row, 'median_steps')} | {interval(row, 'mean_steps')} | {ratio} | {_p(row)} |"
+    head = "optimizer, setting | precision | generalise (and stay) | median steps | mean steps | bf16 / fp32, paired | p (Holm)"
+    rows = [
+        (
+            f"{TITLES[row['optimizer']]}, {row['setting']}",
+            row["precision"],
+            counted(row),
+            interval(row, "median_steps"),
+            interval(row, "mean_steps"),
+            "1" if row["precision"] == "fp32" else _ratio(row),
+            _p(row),
         )
-    return "\n".join(lines)
+        for row in table.to_dict("records")
+    ]
+    return markdown_table(head.split(" | "), rows)

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from grokking.comparison import cells, compare
 from grokking.plotting import Drawing, caption, heat_map, label, seed_dots, step_ticks, style
-from grokking.publish import comparison_table
+from grokking.publish import comparison_table, markdown_table
 from grokking.runs import Settings
 from grokking.store import Results
 from grokking.study import Study, grid
@@ -176,13 +176,12 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """The summary as it stands in a document."""
-    lines = [
-        "| optimizer | cells where all generalise | and stay | lr × decay of the former | best cell (lr, weight decay) "
-        "| mean steps there | to stay |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in table.to_dict("records"):
-        words = [
+    head = (
+        "optimizer | cells where all generalise | and stay | lr × decay of the former | best cell (lr, weight decay) | "
+        "mean steps there | to stay"
+    )
+    rows = [
+        (
             label(row["optimizer"]),
             f"{row['all_generalize']} of {row['cells']}",
             str(row["all_stay"]),
@@ -190,6 +189,7 @@ def markdown(table: pd.DataFrame) -> str:
             f"{row['lr']:g}, {row['weight_decay']:g}",
             f"{row['mean_steps']:,.0f}",
             f"{row['mean_steps_to_sustain']:,.0f} ({row['sustained']} of {row['n']})",
-        ]
-        lines.append(f"| {' | '.join(words)} |")
-    return "\n".join(lines)
+        )
+        for row in table.to_dict("records")
+    ]
+    return markdown_table(head.split(" | "), rows)

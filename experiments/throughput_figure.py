@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from grokking.plotting import COLORS, GREY, Drawing, caption, style
+from grokking.publish import markdown_table
 
 COLOR = {"plain": GREY, "shortcuts": "#56B4E9", "cohort": "#0072B2", "compiled": "#D55E00"}
 STEPS = 2_000
@@ -85,10 +86,7 @@ def _costs(axes: Axes, table: pd.DataFrame) -> None:
 
 def markdown(table: pd.DataFrame) -> str:
     """Ablation, Muon and bfloat16 as a table of a document."""
-    lines = [
-        "| model, batch | form | run-steps/s | ratio | share of the measured matmul rate | memory |",
-        "|---|---|---|---|---|---|",
-    ]
+    head, lines = "model, batch | form | run-steps/s | ratio | share of the measured matmul rate | memory", []
     for row in table[table["part"].isin(["ablation", "muon", "precision"])].to_dict("records"):
         model = f"{_model(row)}, {row['optimizer']}" + (f", {row['precision']}" if row["part"] == "precision" else "")
         share, memory = (
@@ -98,23 +96,23 @@ def markdown(table: pd.DataFrame) -> str:
         form = row["form"] + (f" of {row['cohort']}" if row["cohort"] > 1 else "")
         form += f", {row['cores']} cores" if row["cores"] > 1 else ""
         rate = f"{row['run_steps_per_second']:.1f} ({row['least']:.1f} to {row['most']:.1f})"
-        lines.append(f"| {model} | {form} | {rate} | {row['ratio']:.2f} | {share} | {memory} |")
+        lines.append((model, form, rate, f"{row['ratio']:.2f}", share, memory))
     note = f"`make bench`, p = 97, {_taken(table)} One core and one thread where no number of cores stands. Ratio: to the first "
-    return "\n".join([*lines, "", note + "line of the comparison on as many cores."])
+    return f"{markdown_table(head.split(' | '), lines)}\n\n{note}line of the comparison on as many cores."
 
 
 def short(table: pd.DataFrame) -> str:
     """From the plain loop to the fastest form, on one core and on all, as a table of a document."""
     ablation = table[table["part"] == "ablation"]
     places = ["one core" if cores == 1 else f"{cores} cores" for cores in sorted(set(ablation["cores"]))]
-    head = ["model, batch", *(f"{place}: plain loop → here | ratio" for place in places)]
-    lines = [f"| {' | '.join(head)} |", "|---" * (1 + 2 * len(places)) + "|"]
+    head = ["model, batch", *(words for place in places for words in (f"{place}: plain loop → here", "ratio"))]
+    lines = []
     for _, group in ablation.groupby(["depth", "batch"], sort=False):
         cells = [_model(group.iloc[0].to_dict())]
         for _, own in group.groupby("cores"):
             plain, ours = own["run_steps_per_second"].iloc[[0, -1]]
             cells += [f"{plain:.1f} → {ours:.1f}", f"{own['ratio'].iloc[-1]:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
     first = ablation[(ablation["batch"] == 512) & (ablation["depth"] == 1)]
     rates = first.loc[first["cores"] == first["cores"].max(), "run_steps_per_second"]
     plain, ours = 3600 * rates.iloc[[0, -1]] / STEPS
@@ -123,9 +121,8 @@ def short(table: pd.DataFrame) -> str:
         f"{ours:,.0f} runs of {STEPS:,} steps an hour while training; by the plain loop {plain:,.0f}, or {apart:,.0f} if a process "
         "on each core lost nothing to the others"
     )
-    return "\n".join(
-        [*lines, "", f"Run-steps per second, {_taken(table)} One layer, batch 512, {places[-1]}: {hourly}."]
-    )
+    note = f"Run-steps per second, {_taken(table)} One layer, batch 512, {places[-1]}: {hourly}."
+    return f"{markdown_table(head, lines)}\n\n{note}"
 
 
 def _model(row: Mapping[Hashable, Any]) -> str:

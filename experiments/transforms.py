@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from grokking.comparison import cells, compare
 from grokking.plotting import COLORS, Drawing, Verdict, caption, seed_dots, step_ticks, style
-from grokking.publish import interval
+from grokking.publish import counted, interval, markdown_table, p_value
 from grokking.runs import Settings
 from grokking.store import Results
 from grokking.study import Study, grid
@@ -154,13 +154,16 @@ def _tuning(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
 
 def markdown(table: pd.DataFrame) -> str:
     """The comparison as it stands in a document."""
-    lines = [
-        "| method | setting | generalise (and stay) | mean steps | over AdamW's | p (Holm) |",
-        "|---|---|---|---|---|---|",
+    head = ("method", "setting", "generalise (and stay)", "mean steps", "over AdamW's", "p (Holm)")
+    rows = [
+        (
+            row["method"],
+            row["setting"],
+            counted(row),
+            interval(row, "mean_steps"),
+            interval(row, "ratio", 2),
+            p_value(row),
+        )
+        for row in table.to_dict("records")
     ]
-    for row in table.to_dict("records"):
-        p = "–" if pd.isna(row["p"]) else f"{row['p']:.2g} ({row['p_holm']:.2g})"
-        counts = f"{row['generalized']} of {row['n']} ({row['sustained']})"
-        words = [row["method"], row["setting"], counts, interval(row, "mean_steps"), interval(row, "ratio", 2), p]
-        lines.append(f"| {' | '.join(words)} |")
-    return "\n".join(lines)
+    return markdown_table(head, rows)

@@ -7,7 +7,7 @@ A document has places `<!-- generated: NAME -->` … `<!-- end -->`; what stands
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,15 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
 
 def verdicts(folder: Path = PUBLISHED) -> str:
     """One line per published figure: what was claimed, what we measured, and the command that measures it."""
-    head = "| figure | published | ours | verdict | runs, run-steps, core-minutes, machine | command |"
-    lines = [head, "|---|---|---|---|---|---|"]
+    head = ("figure", "published", "ours", "verdict", "runs, run-steps, core-minutes, machine", "command")
+    lines = []
     for path in sorted(folder.glob("*.json")):
         f = json.loads(path.read_text())
         picture = f"[{f['figure']}](figures/published/{f['figure']}.png) (n = {f['n']})"
         work = f"{f['runs']}, {f['run_steps']:,}, {f['core_minutes']}, {f['machine']}"
         command = f"`grokking sweep {f['experiment']} --scale {f['scale']}`"
-        cells = [picture, *(f[key] or "–" for key in ("claim", "ours", "verdict")), work, command]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append((picture, *(f[key] or "–" for key in ("claim", "ours", "verdict")), work, command))
+    return markdown_table(head, lines)
 
 
 def rewrite_documents(root: Path = Path()) -> None:
@@ -103,23 +102,47 @@ def interval(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
     return f"{value:,.{digits}f}" if ends == ["–", "–"] else f"{value:,.{digits}f} [{', '.join(ends)}]"
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table as it stands in a document."""
+    return "\n".join([_line(head), "|---" * len(head) + "|", *map(_line, rows)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def counted(row: Mapping[Any, Any]) -> str:
+    """`9 of 10 (8)`: how many runs generalised, and stayed."""
+    return f"{row['generalized']} of {row['n']} ({row['sustained']})"
+
+
+def p_value(row: Mapping[Any, Any], smallest: bool = False) -> str:
+    """`p (Holm)`, or `p (Holm; smallest possible)`; a dash for what nothing was compared with."""
+    least = f"; {row['smallest_p']:.2g}" if smallest else ""
+    return "–" if pd.isna(row["p"]) else f"{row['p']:.2g} ({row['p_holm']:.2g}{least})"
+
+
+COMPARISON = (
+    "optimizer (lr, weight decay)",
+    "generalise (and stay)",
+    "median steps",
+    "mean steps",
+    "mean epochs",
+    "mean / AdamW's",
+    "p (Holm; smallest possible)",
+)
+
+
 def comparison_table(table: pd.DataFrame) -> str:
     """A table of `comparison.compare` (with columns arm, lr, weight_decay) as it stands in a document."""
-    lines = [
-        "| optimizer (lr, weight decay) | generalise (and stay) | median steps | mean steps | mean epochs | mean / AdamW's "
-        "| p (Holm; smallest possible) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in table.to_dict("records"):
-        p = "–" if pd.isna(row["p"]) else f"{row['p']:.2g} ({row['p_holm']:.2g}; {row['smallest_p']:.2g})"
-        cells = [
+    rows = [
+        (
             f"{label(row['arm'])} ({row['lr']:g}, {row['weight_decay']:g})",
-            f"{row['generalized']} of {row['n']} ({row['sustained']})",
-            interval(row, "median_steps"),
-            interval(row, "mean_steps"),
-            interval(row, "mean_epochs"),
+            counted(row),
+            *(interval(row, name) for name in ("median_steps", "mean_steps", "mean_epochs")),
             interval(row, "ratio", 2),
-            p,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+            p_value(row, smallest=True),
+        )
+        for row in table.to_dict("records")
+    ]
+    return markdown_table(COMPARISON, rows)

@@ -1,4 +1,4 @@
-"""Every rule, transform and schedule against an implementation that others wrote, in float64, on a real model."""
+"""Rules, transforms and schedules against implementations that others wrote (by hand where nobody has), in float64."""
 
 import sys
 import types

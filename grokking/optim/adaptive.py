@@ -51,7 +51,8 @@ def rmsprop_momentum(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Ro
     m ← alpha · m + (1 - alpha) · g;   s ← alpha · s + (1 - alpha) · g²;   v ← momentum · v + g / (√(s - m²) + eps);
     w ← w - lr · v   (nesterov: w - lr · (u + momentum · v), u what v was given);   g = grad + weight_decay · w
 
-    Decay: coupled L2. Without `centered`, √s in place of √(s - m²).
+    Decay: coupled L2. Without `centered`, √s in place of √(s - m²), which is never less than 0 here. Graves has eps inside the
+    root and the learning rate inside the velocity.
     Source: Graves 2013, arXiv 1308.0850
     """
     g = grad + h.weight_decay * w
@@ -85,8 +86,8 @@ def adam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple
 def adamw(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam with decoupled weight decay, as `torch.optim.AdamW`.
 
-    w ← (1 - lr · weight_decay) · w - lr · m̂ / (√ŝ + eps);   m ← beta1 · m + (1 - beta1) · grad;
-    s ← beta2 · s + (1 - beta2) · grad²;   m̂ = m / (1 - beta1^t), ŝ = s / (1 - beta2^t)
+    m ← beta1 · m + (1 - beta1) · grad;   s ← beta2 · s + (1 - beta2) · grad²;
+    w ← (1 - lr · weight_decay) · w - lr · m̂ / (√ŝ + eps);   m̂ = m / (1 - beta1^t), ŝ = s / (1 - beta2^t)
 
     Decay: decoupled. Without `bias_correction`, m̂ = m and ŝ = s.
     Source: Loshchilov & Hutter 2019, arXiv 1711.05101
@@ -142,8 +143,8 @@ def amsgrad(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
 def nadam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam with Nesterov momentum, as `torch.optim.NAdam`.
 
-    w ← (1 - lr · weight_decay) · w - lr · (b' · m / (1 - P · b') + (1 - b) · g / (1 - P)) / (√ŝ + eps);   P ← P · b;
-    b = beta1 · (1 - 0.96^(t · momentum_decay) / 2), b' the same for t + 1;   m, s, ŝ as in AdamW
+    m, s, ŝ as in AdamW;   P ← P · b;   b = beta1 · (1 - 0.96^(t · momentum_decay) / 2), b' the same for t + 1;
+    w ← (1 - lr · weight_decay) · w - lr · (b' · m / (1 - P · b') + (1 - b) · g / (1 - P)) / (√ŝ + eps)
 
     Decay: decoupled; without `decoupled` coupled L2 (then begin with a weight_decay near 1e-3).
     `momentum_decay`: how fast the momentum rises from beta1 / 2 to beta1.

@@ -12,7 +12,7 @@ def gradient_descent(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Ro
 
     w ← w - lr · (grad + weight_decay · w)
 
-    Decay: coupled L2. The batch is the whole training set; any other batch_size is refused.
+    Decay: coupled L2. The batch is the whole training set; a smaller batch_size is refused.
     Source: Cauchy 1847
     """
     return w - h.lr * (grad + h.weight_decay * w), state
@@ -42,7 +42,7 @@ def heavy_ball(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) ->
     v ← momentum · v - lr · g;   w ← w + v;   g = grad + weight_decay · w
 
     Decay: coupled L2. The learning rate is inside the velocity: after a change of it, the ball has to slow down first. At a
-    constant rate it is `sgd` with momentum.
+    constant rate (`schedule.name=constant`) it is `sgd` with momentum.
     Source: Polyak 1964
     """
     velocity = h.momentum * state.velocity - h.lr * (grad + h.weight_decay * w)
@@ -56,7 +56,7 @@ def nesterov(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> t
     v ← momentum · v - lr · g;   w ← w + momentum · v - lr · g;   g = grad + weight_decay · w
 
     Decay: coupled L2. `w` is the point at which the gradient is taken (Bengio et al. 2013, arXiv 1212.0901). At a constant
-    rate it is `sgd` with `nesterov`.
+    rate (`schedule.name=constant`) it is `sgd` with `nesterov`.
     Source: Nesterov 1983; Sutskever et al. 2013
     """
     step = h.lr * (grad + h.weight_decay * w)

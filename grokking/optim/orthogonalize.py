@@ -42,8 +42,8 @@ MARGIN = 1.01  # theirs: every iteration but the last sees singular values this 
 def coefficients(name: str, steps: int = 0) -> Coefficients:
     """A set by name, for so many iterations (0: as many as its authors use); `BadInput` where it has no such form.
 
-    Singular values that begin in [0.01, 1] end in: jordan 0.68 … 1.20, you5 0.98 … 1.15, you6 0.995 … 1, polar_express
-    1 … 1 (with five iterations 0.87 … 1.12).
+    Singular values from 0.01 on end at least at: jordan 0.68, you5 0.98, you6 0.995, polar_express 1 (with five iterations
+    0.88); and from wherever they begin, at most at 1.20, 1.15, 1, 1 (1.12).
     """
     if name == "jordan":
         return JORDAN[:1] * (steps or 5)

@@ -37,7 +37,7 @@ def _shampoo_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
 
 @optimizer(lr=0.1, memory=1.0, eps=1e-6, weight_decay=1e-3, decoupled=False, state=_shampoo_slots)
 def shampoo(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
-    """Shampoo on matrices, Adagrad on vectors.
+    """Shampoo on matrices, Adagrad on vectors (with eps inside the root).
 
     L ← memory · L + g gᵀ;   R ← memory · R + gᵀ g;   w ← w - lr · (L + eps)^(-1/4) g (R + eps)^(-1/4)
 
@@ -85,10 +85,11 @@ def _soap_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
 def soap(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """SOAP: Adam in the eigenbasis of Shampoo's matrices; Adam on vectors.
 
-    w ← (1 - lr · weight_decay) · (w - lr · P (P'm P̄ / (√ŝ + eps)) P̄');   m̂, ŝ as in Adam, s of the rotated P' grad P̄;
-    L ← shampoo_beta · L + (1 - shampoo_beta) · grad gradᵀ, R likewise;   P ← QR(L P), P̄ ← QR(R P̄)
+    m ← beta1 · m + (1 - beta1) · grad;   s ← beta2 · s + (1 - beta2) · (P' grad P̄)²;
+    w ← (1 - lr · weight_decay) · (w - lr · √(1 - beta2^t) / (1 - beta1^t) · P (P' m P̄ / (√s + eps)) P̄');
+    L ← shampoo_beta · L + (1 - shampoo_beta) · grad gradᵀ, R likewise;   P ← QR(L P), P̄ ← QR(R P̄), by falling eigenvalue
 
-    Decay: decoupled. The first gradient only sets L and R, as in the authors' code. There P and P̄ begin with the eigenvectors
+    Decay: decoupled. The first gradient only sets L and R, and t counts from the second, as in the authors' code. There P and P̄ begin with the eigenvectors
     and follow every tenth step; here they begin with the identity and follow every step (the authors' best, and dearest).
     `max_size`: longer sides of a matrix stay unrotated.
     Source: Vyas et al. 2025, arXiv 2409.11321

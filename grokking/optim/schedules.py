@@ -81,6 +81,8 @@ def one_cycle(step: Tensor, steps: int, rise: float = 0.3, start: float = 0.04, 
 def warmup_stable_decay(step: Tensor, steps: int, warmup: int = 10, decay: float = 0.2, floor: float = 0.0) -> Tensor:
     """Warm up, stay at the peak, and fall linearly to `floor` over the last share `decay` of the steps.
 
+    The update after the last would have it.
+
     Source: Hu et al. 2024, arXiv 2404.06395
     """
     fallen = _share(step - 1 - steps * (1 - decay), steps * decay)

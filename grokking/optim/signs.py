@@ -23,9 +23,9 @@ def sign_sgd(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> t
 def lion(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Lion: the sign of an average in which the last gradient counts more than in the one that is kept.
 
-    w ← (1 - lr · weight_decay) · w - lr · sign(beta1 · m + (1 - beta1) · grad);   m ← beta2 · m + (1 - beta2) · grad
+    w ← (1 - lr · weight_decay) · w - lr · sign(beta1 · m + (1 - beta1) · grad);   then m ← beta2 · m + (1 - beta2) · grad
 
-    Decay: decoupled.
+    Decay: decoupled. beta2 is the other rules' 0.98 here; the paper's is 0.99.
     Source: Chen et al. 2023, arXiv 2302.06675
     """
     direction = (h.beta1 * state.momentum + (1 - h.beta1) * grad).sign()

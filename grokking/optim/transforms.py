@@ -147,6 +147,7 @@ def orthograd(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tr
 
     p = g - (w · g) / (w · w) · w;   g ← p · ‖g‖ / ‖p‖
 
+    The last is what the authors' code does.
     Source: Prieto et al. 2025, arXiv 2501.04697
     """
     changed = {}
@@ -165,6 +166,7 @@ def gradient_noise(grads: Tree, weights: Tree, state: States, h: Numbers) -> tup
 
     g ← g + std / t^(gamma / 2) · N(0, 1)
 
+    The paper's η is the variance std²; its least, 0.01, is std = 0.1.
     Source: Neelakantan et al. 2015, arXiv 1511.06807
     """
     return _noisy(grads, h, h.std / h.step ** (h.gamma / 2), site=1), state
