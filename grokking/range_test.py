@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from grokking.errors import BadInput
 from grokking.plotting import COLORS, GREY, Drawing, caption, label, rates_axis, style
+from grokking.registry import is_rate
 
 STEPS = 1_000  # unless said otherwise
 EVALUATIONS = 200
@@ -48,7 +49,7 @@ def settings_of_range(
     others = {
         f"optimizer.{name}": high * float(str(value)) / lr
         for name, value in defaults.items()
-        if name.endswith("_lr") and f"optimizer.{name}" not in chosen
+        if is_rate(name) and name != "lr" and f"optimizer.{name}" not in chosen
     }
     steps = int(float(chosen.get("steps", STEPS)))
     return {

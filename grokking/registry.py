@@ -41,6 +41,11 @@ class Entry:
         return next((line.removeprefix("Source: ") for line in lines if line.startswith("Source: ")), "")
 
 
+def is_rate(option: str) -> bool:
+    """Whether an option of an optimizer is a learning rate, which the schedule multiplies: `lr`, or `…_lr`."""
+    return option == "lr" or option.endswith("_lr")
+
+
 def suggest(name: str, allowed: list[str]) -> str:
     """` Did you mean …? Allowed: …` for the end of an error sentence."""
     close = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)

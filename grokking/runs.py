@@ -18,7 +18,7 @@ from grokking.optim.external import check_external
 from grokking.optim.schedules import schedules
 from grokking.optim.transforms import named, transforms
 from grokking.optim.trial import try_optimizer, try_schedule, try_transform
-from grokking.registry import Entry, Registry, Scalar, suggest
+from grokking.registry import Entry, Registry, Scalar, is_rate, suggest
 from grokking.roles import declarations
 from grokking.tasks import Table, split, tasks
 
@@ -225,7 +225,7 @@ def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
 
 def _check_number(name: str, value: float, external: bool) -> None:
     last = name.split(".")[-1]
-    if last == "lr" or last.endswith("_lr"):
+    if is_rate(last):
         allowed, good = "positive finite numbers", 0 < value < math.inf
     elif external:  # it knows itself what it takes
         allowed, good = "finite numbers", math.isfinite(value)

@@ -24,7 +24,7 @@ from grokking.errors import BadInput
 from grokking.optim import Numbers, State, optimizers
 from grokking.optim.external import contract, made, take_step
 from grokking.optim.transforms import transforms
-from grokking.registry import Entry, Scalar
+from grokking.registry import Entry, Scalar, is_rate
 from grokking.roles import Role
 from grokking.runs import RunSpec, run_spec
 from grokking.seeding import stream
@@ -155,7 +155,7 @@ def _options(entry: Entry, spec: RunSpec, **changed: float) -> dict[str, Scalar]
     """The optimizer's numbers in this run, without decay."""
     floats = {n.removeprefix("optimizer."): v for n, v in spec.hyper if n.startswith("optimizer.")}
     decays = {name: 0.0 for name in floats if name.endswith("weight_decay")}
-    rates = {name: changed["lr"] for name in floats if "lr" in changed and (name == "lr" or name.endswith("_lr"))}
+    rates = {name: changed["lr"] for name in floats if "lr" in changed and is_rate(name)}
     return {**spec.setting.options("optimizer"), **floats, **decays, **rates}
 
 

@@ -19,6 +19,7 @@ from grokking.models.parts import Dropout, widened
 from grokking.optim import Numbers, State, optimizers
 from grokking.optim.schedules import schedules
 from grokking.optim.transforms import transforms
+from grokking.registry import is_rate
 from grokking.roles import Role, declarations
 from grokking.runs import Setting
 from grokking.tasks import split
@@ -103,16 +104,17 @@ class Trainer:
 
         A run with a non-finite loss or gradient is frozen and costs its mates nothing.
         """
-        numbers = Transforming(self.transforms, hyper, self.factors(hyper, clock), self.keys(seeds, clock), clock)
-        seen, state = numbers.applied("weights", moving.weights, moving.weights, moving.state)
+        factors = self.factors(hyper, clock)
+        transforming = Transforming(self.transforms, hyper, factors, self.keys(seeds, clock), clock)
+        seen, state = transforming.applied("weights", moving.weights, moving.weights, moving.state)
         gradients, loss = self.gradients(seen, self.noise(seeds, clock), self.tokens[rows], self.labels[rows])
         finite = moving.finite & all_finite([loss, *gradients.values()])
         healthy = self.may_look and bool(finite.all())
         if not healthy:
             gradients = {name: where(finite, g, torch.zeros_like(g)) for name, g in gradients.items()}
-        gradients, state = numbers.applied("gradients", gradients, moving.weights, state)
-        weights, state = self.update(moving.weights, gradients, state, hyper, clock)
-        weights, state = numbers.updated(moving.weights, weights, state)
+        gradients, state = transforming.applied("gradients", gradients, moving.weights, state)
+        weights, state = self.update(moving.weights, gradients, state, hyper, factors, clock)
+        weights, state = transforming.updated(moving.weights, weights, state)
         if healthy:
             return Moving(weights, state, moving.finite, moving.frozen_at)
         return Moving(
@@ -147,14 +149,17 @@ class Trainer:
         return vmap(lambda numbers: self.schedule(step, steps, **static, **numbers))(own)
 
     def update(
-        self, weights: Tensors, gradients: Tensors, state: dict[str, Tensors], hyper: Tensors, clock: Tensor
+        self,
+        weights: Tensors,
+        gradients: Tensors,
+        state: dict[str, Tensors],
+        hyper: Tensors,
+        factors: Tensor,
+        clock: Tensor,
     ) -> tuple[Tensors, dict[str, Tensors]]:
         """The rule, applied to each parameter of each run with the run's own numbers; those that are alike at once."""
-        factor = self.factors(hyper, clock)
         numbers = {
-            name: value * factor if name == "lr" or name.endswith("_lr") else value
-            for name, value in hyper.items()
-            if "." not in name
+            name: value * factors if is_rate(name) else value for name, value in hyper.items() if "." not in name
         }
         static = {**self.setting.options("optimizer"), "step": clock.to(torch.float64)}
         new, after = {}, {}

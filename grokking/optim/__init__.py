@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grokking.errors import BadInput
 from grokking.optim import external
-from grokking.registry import Registry, Scalar
+from grokking.registry import Registry, Scalar, is_rate
 from grokking.roles import Role
 
 optimizers = Registry("optimizer", elsewhere=external.entry)
@@ -74,7 +74,7 @@ def optimizer(
     """
 
     for name, value in numbers.items():
-        if type(value) is int and (name == "lr" or name.endswith(("_lr", "weight_decay"))):
+        if type(value) is int and (is_rate(name) or name.endswith("weight_decay")):
             raise BadInput(f"{name}={value} would be static; write {name}={float(value)} for a number of each run")
 
     def register(rule: Rule) -> Rule:

@@ -97,8 +97,7 @@ def adamw(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tupl
 
 def adam_step(w: Tensor, g: Tensor, state: State, h: Numbers) -> tuple[Tensor, State]:
     """w - lr · m̂ / (√ŝ + eps), and the new moments."""
-    mean = h.beta1 * state.mean + (1 - h.beta1) * g
-    square = h.beta2 * state.square + (1 - h.beta2) * g * g
+    mean, square = moments(g, state, h)
     unbiased_mean = mean / (1 - h.beta1**h.step) if h.bias_correction else mean
     unbiased_square = square / (1 - h.beta2**h.step) if h.bias_correction else square
     return w - h.lr * unbiased_mean / (unbiased_square.sqrt() + h.eps), state(mean=mean, square=square)
@@ -121,9 +120,8 @@ def amsgrad(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
     Decay: decoupled; without `decoupled` coupled L2, as `torch.optim.Adam` (then begin with a weight_decay near 1e-3).
     Source: Reddi et al. 2018, arXiv 1904.09237
     """
-    g, w = _decayed(w, grad, h)
-    mean = h.beta1 * state.mean + (1 - h.beta1) * g
-    square = h.beta2 * state.square + (1 - h.beta2) * g * g
+    g, w = decayed(w, grad, h)
+    mean, square = moments(g, state, h)
     largest = torch.maximum(state.largest, square)
     size = (largest / (1 - h.beta2**h.step)).sqrt() + h.eps
     step = h.lr * mean / (1 - h.beta1**h.step) / size
@@ -150,17 +148,21 @@ def nadam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tupl
     `momentum_decay`: how fast the momentum rises from beta1 / 2 to beta1.
     Source: Dozat 2016
     """
-    g, w = _decayed(w, grad, h)
+    g, w = decayed(w, grad, h)
     momentum, ahead = (h.beta1 * (1 - 0.5 * 0.96 ** (t * h.momentum_decay)) for t in (h.step, h.step + 1))
     product = state.product * momentum
-    mean = h.beta1 * state.mean + (1 - h.beta1) * g
-    square = h.beta2 * state.square + (1 - h.beta2) * g * g
+    mean, square = moments(g, state, h)
     direction = ahead * mean / (1 - product * ahead) + (1 - momentum) * g / (1 - product)
     size = (square / (1 - h.beta2**h.step)).sqrt() + h.eps
     return w - h.lr * direction / size, state(mean=mean, square=square, product=product)
 
 
-def _decayed(w: Tensor, grad: Tensor, h: Numbers) -> tuple[Tensor, Tensor]:
+def moments(g: Tensor, state: State, h: Numbers) -> tuple[Tensor, Tensor]:
+    """The running averages of the gradient and of its square."""
+    return h.beta1 * state.mean + (1 - h.beta1) * g, h.beta2 * state.square + (1 - h.beta2) * g * g
+
+
+def decayed(w: Tensor, grad: Tensor, h: Numbers) -> tuple[Tensor, Tensor]:
     """The gradient and the weights, one of them with the decay in it."""
     if h.decoupled:
         return grad, w * (1 - h.lr * h.weight_decay)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from grokking.optim import Numbers, Slots, State, optimizer, zeros
+from grokking.optim.adaptive import decayed
 from grokking.optim.orthogonalize import finite_or_zero
 from grokking.registry import Scalar
 from grokking.roles import Role
@@ -46,8 +47,7 @@ def shampoo(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
     The roots are taken anew at every step, which costs more than the gradient: for small models.
     Source: Gupta et al. 2018, arXiv 1802.09568
     """
-    g = grad if h.decoupled else grad + h.weight_decay * w
-    w = w * (1 - h.lr * h.weight_decay) if h.decoupled else w
+    g, w = decayed(w, grad, h)
     if role in VECTORS:
         total = h.memory * state.sum + g * g
         return w - h.lr * g / (total + h.eps).sqrt(), state(sum=total)
