@@ -14,12 +14,12 @@ from grokking.later import without_later
 from grokking.losses import losses
 from grokking.models import models
 from grokking.optim import optimizers
-from grokking.optim.external import check_external
 from grokking.optim.schedules import schedules
+from grokking.optim.stepping import Contract, asked
 from grokking.optim.transforms import named, transforms
 from grokking.optim.trial import try_optimizer, try_schedule, try_transform
 from grokking.registry import Entry, Registry, Scalar, is_rate, suggest
-from grokking.roles import declarations
+from grokking.roles import declarations, initial_weights
 from grokking.tasks import Table, split, tasks
 
 Settings = Mapping[str, Scalar]
@@ -107,6 +107,14 @@ class Setting:
         """The model, on the `meta` device: shapes, roles and code, no weights."""
         with torch.device("meta"):
             return models[self.name("model")].make(self.table(), **self.options("model"))
+
+    def started_model(self) -> torch.nn.Module:
+        """The model on the CPU with the initial weights of seed 0, to try something on."""
+        model = self.model().to_empty(device="cpu").eval()
+        weights = initial_weights(model, 0)
+        for name, parameter in model.named_parameters():
+            parameter.data = weights[name]
+        return model
 
 
 def check_versions(setting: Setting) -> None:
@@ -201,7 +209,24 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     for name, value in hyper.items():
         _check_number(name, value, setting.external and name.startswith("optimizer."))
     _check_setting(setting)
-    return RunSpec(setting, tuple(sorted(hyper.items())), seed)
+    spec = RunSpec(setting, tuple(sorted(hyper.items())), seed)
+    if setting.external:
+        contract(setting, spec.hyper)
+    return spec
+
+
+@lru_cache(maxsize=1024)
+def contract(setting: Setting, hyper: tuple[tuple[str, float], ...]) -> Contract:
+    """What the step of anyone's optimizer asks for, tried with these numbers on the setting's own model."""
+    tokens = torch.from_numpy(setting.table().tokens[:3])
+    entry = optimizers[setting.name("optimizer")]
+    return asked(entry, optimizer_options(setting, hyper), setting.started_model, tokens)
+
+
+def optimizer_options(setting: Setting, hyper: tuple[tuple[str, float], ...]) -> dict[str, Scalar]:
+    """All options of the optimizer, static ones and numbers, without the prefix."""
+    numbers = {name.removeprefix("optimizer."): value for name, value in hyper if name.startswith("optimizer.")}
+    return {**setting.options("optimizer"), **numbers}
 
 
 def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
@@ -253,8 +278,6 @@ def _check_setting(setting: Setting) -> None:
             f"transforms = {setting.by_name['transforms']!r}, but {entry.name} takes its gradients as they are; leave "
             "transforms out, or take one of `grokking list optimizers`"
         )
-    else:
-        check_external(entry, options)
 
 
 def _check_ranges(setting: Setting) -> None:

@@ -7,12 +7,11 @@ raise in a test of your own.
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from grokking.engine.checkpoint import Checkpoints
@@ -22,11 +21,11 @@ from grokking.engine.loop import Training, Trains, begin
 from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.optim import Numbers, State, optimizers
-from grokking.optim.external import contract, made, take_step
+from grokking.optim.stepping import made, take_step
 from grokking.optim.transforms import transforms
-from grokking.registry import Entry, Scalar, is_rate
+from grokking.registry import Scalar, is_rate
 from grokking.roles import Role
-from grokking.runs import RunSpec, run_spec
+from grokking.runs import RunSpec, contract, optimizer_options, run_spec
 from grokking.seeding import stream
 from grokking.selfcheck import Promise
 from grokking.store import prepare
@@ -65,10 +64,9 @@ def check_transform(name: str, **settings: Scalar) -> None:
 def optimizer_promises(name: str, settings: Mapping[str, Scalar] | None = None) -> Iterator[Promise]:
     """Try every promise of an optimizer, with these settings changed."""
     spec = _spec({"optimizer.name": name}, settings or {})
-    entry = optimizers[name]
-    alone = _external_problem if spec.setting.external else _problem
-    yield _promise("some learning rate takes it down a convex quadratic", lambda: _descends(alone, entry, spec))
-    yield _promise("zero gradients and zero decay leave the weights where they are", lambda: _stays(alone, entry, spec))
+    problem = _external_problem if spec.setting.external else _problem
+    yield _promise("some learning rate takes it down a convex quadratic", lambda: _descends(problem, spec))
+    yield _promise("zero gradients and zero decay leave the weights where they are", lambda: _stays(problem, spec))
     yield from _in_the_engine(spec)
 
 
@@ -103,67 +101,81 @@ def _promise(text: str, tried: Callable[[], str]) -> Promise:
 
 # --- on problems without data -------------------------------------------------------------------------------------------
 
-# Weights after each step on ½ scale ‖w - target‖², of a parameter of each role.
-Problem = Callable[[Entry, Mapping[str, Scalar], float], Iterator[list[Tensor]]]
+Points = list[tuple[Tensor, Tensor]]  # start and target of each parameter
+# The points of a problem, ½ scale ‖w - target‖² summed over parameters, and the weights after each step.
+Problem = Callable[[RunSpec, Mapping[str, Scalar], float], tuple[Points, Iterator[list[Tensor]]]]
 
 
-def _problem(entry: Entry, options: Mapping[str, Scalar], scale: float) -> Iterator[list[Tensor]]:
-    """By a rule."""
+def _problem(spec: RunSpec, options: Mapping[str, Scalar], scale: float) -> tuple[Points, Iterator[list[Tensor]]]:
+    """By a rule, a parameter of each role."""
+    entry = optimizers[spec.setting.name("optimizer")]
     numbers = {k: torch.tensor(v, dtype=torch.float64) if type(v) is float else v for k, v in options.items()}
-    weights = [_points(shape)[0] for shape in SHAPES.values()]
-    states = [
-        State({slot: first(w) for slot, first in entry.extra["slots"](role, options).items()})
-        for role, w in zip(SHAPES, weights, strict=True)
-    ]
-    for step in itertools.count(1):
-        h = Numbers({**numbers, "step": torch.tensor(float(step), dtype=torch.float64)})
-        for at, (role, shape) in enumerate(SHAPES.items()):
-            w, gradient = weights[at], scale * (weights[at] - _points(shape)[1])
-            weights[at], states[at] = entry.make(w, gradient, states[at], h, role)
-        yield weights
+    points = [_point(shape) for shape in SHAPES.values()]
+
+    def steps() -> Iterator[list[Tensor]]:
+        weights = [w for w, _ in points]
+        states = [
+            State({slot: first(w) for slot, first in entry.extra["slots"](role, options).items()})
+            for role, w in zip(SHAPES, weights, strict=True)
+        ]
+        for step in itertools.count(1):
+            h = Numbers({**numbers, "step": torch.tensor(float(step), dtype=torch.float64)})
+            for at, (role, (_, target)) in enumerate(zip(SHAPES, points, strict=True)):
+                gradient = scale * (weights[at] - target)
+                weights[at], states[at] = entry.make(weights[at], gradient, states[at], h, role)
+            yield weights
+
+    return points, steps()
 
 
-def _external_problem(entry: Entry, options: Mapping[str, Scalar], scale: float) -> Iterator[list[Tensor]]:
-    """By anyone's optimizer."""
-    points = [_points(shape) for shape in SHAPES.values()]
-    model = nn.ParameterList([nn.Parameter(w.clone()) for w, _ in points])
-    asks = contract(entry, {name: value for name, value in options.items() if not isinstance(value, float)})
+def _external_problem(
+    spec: RunSpec, options: Mapping[str, Scalar], scale: float
+) -> tuple[Points, Iterator[list[Tensor]]]:
+    """By anyone's optimizer, the parameters of the model."""
+    model = spec.setting.started_model()
+    points = [(p.detach().clone(), _point(tuple(p.shape))[1]) for p in model.parameters()]
 
     def loss() -> Tensor:
-        return scale * torch.stack([_loss(p, target) for p, (_, target) in zip(model, points, strict=True)]).sum()
+        pairs = zip(model.parameters(), points, strict=True)
+        return scale * torch.stack([_loss(p, target) for p, (_, target) in pairs]).sum()
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        optimizer = made(entry, options, model)
-        while True:
-            take_step(optimizer, asks, loss)
-            yield [p.detach() for p in model]
+    def steps() -> Iterator[list[Tensor]]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            optimizer = made(optimizers[spec.setting.name("optimizer")], options, model)
+            while True:
+                take_step(optimizer, contract(spec.setting, spec.hyper), loss)
+                yield [p.detach() for p in model.parameters()]
+
+    return points, steps()
 
 
 def _loss(w: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (w - target).square().sum()
 
 
-@lru_cache
-def _points(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _point(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """A start and a target of this shape, always the same."""
     w, target = torch.from_numpy(stream(0, "contract", *map(str, shape)).standard_normal((2, *shape))).float().unbind()
     return w, target
 
 
-def _options(entry: Entry, spec: RunSpec, **changed: float) -> dict[str, Scalar]:
-    """The optimizer's numbers in this run, without decay."""
-    floats = {n.removeprefix("optimizer."): v for n, v in spec.hyper if n.startswith("optimizer.")}
-    decays = {name: 0.0 for name in floats if name.endswith("weight_decay")}
-    rates = {name: changed["lr"] for name in floats if "lr" in changed and is_rate(name)}
-    return {**spec.setting.options("optimizer"), **floats, **decays, **rates}
+def _options(spec: RunSpec, **changed: float) -> dict[str, Scalar]:
+    """The optimizer's numbers in this run, without decay, and with another rate."""
+    options = optimizer_options(spec.setting, spec.hyper)
+    decays = {
+        name: 0.0 for name, value in options.items() if name.endswith("weight_decay") and isinstance(value, float)
+    }
+    rates = {name: changed["lr"] for name in options if "lr" in changed and is_rate(name)}
+    return {**options, **decays, **rates}
 
 
-def _descends(problem: Problem, entry: Entry, spec: RunSpec) -> str:
-    points, least = [_points(shape) for shape in SHAPES.values()], 1.0
-    first = sum(float(_loss(w, target)) for w, target in points)
+def _descends(problem: Problem, spec: RunSpec) -> str:
+    least = 1.0
     for lr in RATES:
-        for weights in itertools.islice(problem(entry, _options(entry, spec, lr=lr), 1.0), DESCENT):
+        points, steps = problem(spec, _options(spec, lr=lr), 1.0)
+        first = sum(float(_loss(w, target)) for w, target in points)
+        for weights in itertools.islice(steps, DESCENT):
             now = sum(float(_loss(w, target)) for w, (_, target) in zip(weights, points, strict=True)) / first
             if now < LOW_ENOUGH:
                 return ""
@@ -173,11 +185,12 @@ def _descends(problem: Problem, entry: Entry, spec: RunSpec) -> str:
     return f"within {DESCENT} steps, at the best of {len(RATES)} learning rates, the loss falls to {least:.2g} of what it was"
 
 
-def _stays(problem: Problem, entry: Entry, spec: RunSpec) -> str:
-    for weights in itertools.islice(problem(entry, _options(entry, spec), 0.0), 5):
-        pairs = zip(SHAPES.items(), weights, strict=True)
-        if moved := [role.value for (role, shape), w in pairs if not w.equal(_points(shape)[0])]:
-            return f"parameters that moved: {', '.join(moved)}"
+def _stays(problem: Problem, spec: RunSpec) -> str:
+    points, steps = problem(spec, _options(spec), 0.0)
+    for weights in itertools.islice(steps, 5):
+        moved = [tuple(w.shape) for w, (first, _) in zip(weights, points, strict=True) if not w.equal(first)]
+        if moved:
+            return f"parameters that moved, by their shapes: {', '.join(map(str, moved))}"
     return ""
 
 

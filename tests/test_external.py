@@ -17,8 +17,9 @@ from grokking.errors import BadInput, Interrupted
 from grokking.execute.signals import Stop
 from grokking.execute.unit import Terms, train_unit
 from grokking.extensions import import_extension
-from grokking.optim.external import Contract, contract, entry, made, set_rates
-from grokking.runs import run_spec
+from grokking.optim.external import entry
+from grokking.optim.stepping import Contract, made, set_rates
+from grokking.runs import contract, run_spec
 from grokking.store import load, prepare
 
 CPU = torch.device("cpu")
@@ -29,8 +30,8 @@ def tiny(optimizer, seed=0, **more):
 
 
 def asked(name):
-    found = entry(name)
-    return contract(found, {n: v for n, v in found.defaults.items() if not isinstance(v, float)})
+    spec = tiny(name)
+    return contract(spec.setting, spec.hyper)
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_schedule_free_is_measured_at_its_average_and_trained_where_it_was():
     assert isinstance(live.optimizer, schedulefree.AdamWScheduleFree)
     at = {n: w.clone() for n, w in live.weights().items()}
     seen = trainer.evaluate(cohort)
-    assert all((w - at[n]).abs().max() < 1e-6 for n, w in live.weights().items())  # back, but for rounding
+    assert all(torch.equal(w, at[n]) for n, w in live.weights().items())
     assert live.optimizer.param_groups[0]["train_mode"]
     live.optimizer.eval()
     average = {n: w.unsqueeze(0).clone() for n, w in live.weights().items()}
@@ -235,7 +236,10 @@ def test_a_tensor_of_a_rate_is_filled_and_no_rate_is_left_alone():
         ({"optimizer.name": "torch.optim.Nadam"}, r"torch\.optim has no 'Nadam'; did you mean NAdam"),
         ({"optimizer.name": "nowhere.Adam"}, r"cannot import 'nowhere'.*install 'nowhere', or name your own file"),
         ({"optimizer.name": "pytorch_optimizer.SAM"}, "wants 'base_optimizer', which has no default; write a function"),
-        ({"optimizer.name": "torch.optim.Muon"}, "only supports 2D parameters.*write a function of `model`"),
+        (
+            {"optimizer.name": "torch.optim.Muon"},
+            "fails at its defaults: Muon only supports 2D parameters.*a function of `model`",
+        ),
         (
             {"optimizer.name": "torch.optim.NAdam", "optimizer.betas": "0.9"},
             r"optimizer.betas = '0.9'; allowed: 2 numbers",
@@ -244,6 +248,10 @@ def test_a_tensor_of_a_rate_is_filled_and_no_rate_is_left_alone():
             {"optimizer.name": "torch.optim.NAdam", "optimizer.betas": "a,b"},
             r"optimizer.betas = 'a,b'; allowed: 2 numbers",
         ),
+        ({"optimizer.name": "torch.optim.SGD", "optimizer.momentum": -1}, "momentum = -1.0: Invalid momentum value"),
+        ({"optimizer.name": "torch.zeros"}, "is no class and no function of parameters"),
+        ({"optimizer.name": "..x"}, "that is no dotted name"),
+        ({"optimizer.name": "torch.nn.Linear"}, "wants 'out_features', which has no default"),
         ({"optimizer.name": "torch.optim.NAdam", "optimizer.lr": 0.0}, "optimizer.lr = 0.0; allowed: positive"),
         ({"optimizer.name": "torch.optim.NAdam", "optimizer.rate": 1}, "unknown setting 'optimizer.rate'"),
         ({"optimizer.name": "torch.optim.NAdam", "transforms": "clip_norm"}, "takes its gradients as they are"),
@@ -261,3 +269,42 @@ def test_a_release_is_part_of_the_run_and_so_is_a_users_source(mine):
         "import torch\n\n\nclass Mine(torch.optim.SGD):\n    def __init__(self, params, lr: float = 0.1):\n        super().__init__(params, lr=lr)\n"
     )
     assert dict(tiny(f"{module}.Mine").setting.versions)["optimizer"].startswith("source:")
+
+
+def test_what_a_step_asks_for_is_tried_with_the_runs_own_numbers():
+    settings = {"optimizer__nesterov": True, "optimizer__momentum": 0.9}
+    assert tiny("torch.optim.SGD", **settings).run_id  # with momentum 0, the default, torch refuses nesterov
+    with pytest.raises(BadInput, match="Nesterov momentum requires a momentum"):
+        tiny("torch.optim.SGD", optimizer__nesterov=True)
+
+
+def test_a_function_of_the_model_sees_the_runs_own_model(mine):
+    module = mine(
+        "import torch\nfrom grokking.roles import Role, declarations\n\n\ndef split(model, lr: float = 0.1):\n"
+        "    roles = {name: law.role for name, law in declarations(model).items()}\n"
+        "    hidden = [p for name, p in model.named_parameters() if roles[name] is Role.HIDDEN]\n"
+        "    rest = [p for name, p in model.named_parameters() if roles[name] is not Role.HIDDEN]\n"
+        "    return torch.optim.Muon(hidden, lr=lr), torch.optim.SGD(rest, lr=lr)\n\n\n"
+        "def some(model, lr: float = 0.1):\n"
+        "    return torch.optim.SGD([p for name, p in model.named_parameters() if 'head' not in name], lr=lr)\n"
+    )
+    assert tiny(f"{module}.split").run_id
+    with pytest.raises(BadInput, match=r"leaves parameters out, which would never be trained: head\.weight"):
+        tiny(f"{module}.some")
+
+
+def test_what_a_constructor_draws_comes_from_the_runs_own_stream_too(mine):
+    module = mine(
+        "import torch\n\n\nclass Drawn(torch.optim.SGD):\n"
+        "    def __init__(self, params, lr: float = 0.1):\n"
+        "        super().__init__(params, lr=lr * float(torch.rand(())))\n"
+    )
+    spec, rates = tiny(f"{module}.Drawn"), []
+    for noise in (0, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(noise)
+            trainer = ExternalTrainer(spec.setting, CPU)
+            cohort = start([spec], CPU, places=trainer.places)
+            trainer.advance(cohort)
+            rates.append(trainer._live[spec].rates)
+    assert rates[0] == rates[1]

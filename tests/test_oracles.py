@@ -421,6 +421,45 @@ def test_shampoo_is_pytorch_optimizers_on_matrices_and_adagrad_on_vectors(decoup
     assert worst_difference(arms, [twin(h) for h in numbers]) <= 1e-9
 
 
+@pytest.mark.parametrize(("shape", "role"), [((4, 4), Role.HIDDEN), ((5,), Role.GAIN)])
+def test_shampoo_forgets_at_the_rate_of_its_memory(shape, role):
+    """By hand, with numpy's eigenvectors: pytorch_optimizer's only sums up."""
+    random, entry = np.random.default_rng(0), optimizers["shampoo"]
+    ours = torch.from_numpy(random.standard_normal(shape))
+    state = State({name: first(ours) for name, first in entry.extra["slots"](role, {}).items()})
+    numbers = {"lr": 0.1, "memory": 0.8, "eps": 1e-4, "weight_decay": 0.0, "step": 1.0}
+    h = Numbers({**{n: torch.tensor(v, dtype=torch.float64) for n, v in numbers.items()}, "decoupled": False})
+    hand, left, right, total = ours.numpy().copy(), 0.0, 0.0, 0.0
+
+    def root(m):
+        values, vectors = np.linalg.eigh(m)
+        return (vectors * (values + 1e-4) ** -0.25) @ vectors.T
+
+    for g in random.standard_normal((STEPS, *shape)):
+        ours, state = entry.make(ours, torch.from_numpy(g), state, h, role)
+        if role is Role.HIDDEN:
+            left, right = 0.8 * left + g @ g.T, 0.8 * right + g.T @ g
+            hand = hand - 0.1 * root(left) @ g @ root(right)
+        else:
+            total = 0.8 * total + g * g
+            hand = hand - 0.1 * g / np.sqrt(total + 1e-4)
+        assert np.abs(ours.numpy() - hand).max() <= 1e-9
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_without_bias_correction_keeps_the_bare_averages(name):
+    h = {"lr": 0.1, "beta1": 0.9, "beta2": 0.98, "eps": 1e-8, "weight_decay": 0.0}
+    h = Numbers({n: torch.tensor(v, dtype=torch.float64) for n, v in h.items()} | {"bias_correction": False})
+    w, state = torch.tensor([2.0], dtype=torch.float64), State(mean=torch.zeros(1), square=torch.zeros(1))
+    hand, mean, square = 2.0, 0.0, 0.0
+    for step in range(1, STEPS + 1):
+        w, state = optimizers[name].make(w, 3 * w, state, Numbers({**h, "step": step}), Role.GAIN)
+        g = 3 * hand
+        mean, square = 0.9 * mean + 0.1 * g, 0.98 * square + 0.02 * g * g
+        hand -= 0.1 * mean / (square**0.5 + 1e-8)
+        assert abs(w.item() - hand) <= 1e-9
+
+
 def first_basis_by_iteration(mat):
     """Where SOAP's authors take eigenvectors once, we take a step of power iteration from the identity."""
     found = []

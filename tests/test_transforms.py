@@ -95,6 +95,7 @@ def test_noise_is_nearly_normal_and_a_function_of_its_key():
 @pytest.mark.parametrize(
     ("name", "numbers", "std"),
     [
+        ("gradient_noise", {"std": 0.5, "gamma": 0.55, "step": 1.0}, 0.5),
         ("gradient_noise", {"std": 0.5, "gamma": 0.55, "step": 16.0}, 0.5 / 16**0.275),
         ("update_noise", {"std": 0.5, "lr": 0.1}, 0.05),
         ("weight_noise", {"std": 0.25}, 0.25),

@@ -1,8 +1,10 @@
 """Runs trained by anyone's optimizer: one after the other, in plain steps, on the same data and with the same measures."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,8 +13,8 @@ from torch import Tensor, nn
 from grokking.engine.cohort import Cohort, Moving, Places, Tensors
 from grokking.engine.trainer import Trainer
 from grokking.optim import optimizers
-from grokking.optim.external import Contract, contract, made, rates_of, set_rates, take_step
-from grokking.runs import RunSpec, Setting
+from grokking.optim.stepping import Contract, made, rates_of, set_rates, take_step
+from grokking.runs import RunSpec, Setting, contract, optimizer_options
 from grokking.seeding import stream
 
 
@@ -23,7 +25,8 @@ class Live:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     rates: list[float | None]  # of its groups, before the schedule
-    random: Tensor  # state of the generator from which the optimizer may draw
+    asks: Contract
+    random: Tensor  # state of torch's CPU generator, as far as this optimizer has drawn from it
 
     def weights(self) -> Tensors:
         """Parameter → its value now."""
@@ -45,7 +48,6 @@ class ExternalTrainer:
         self.places: Places = as_many
         self.inner = Trainer(setting, device)
         self.entry = optimizers[setting.name("optimizer")]
-        self.contract: Contract = contract(self.entry, setting.options("optimizer"))
         self.split, self.finish, self.batch = self.inner.split, self.inner.finish, self.inner.batch
         self._live: dict[RunSpec, Live] = {}
 
@@ -74,34 +76,47 @@ class ExternalTrainer:
         """The run's module and optimizer, made at its first step from these weights."""
         if spec not in self._live:
             model = copy.deepcopy(self.inner.model).to_empty(device=self.device)
-            with torch.no_grad():
-                for name, p in model.named_parameters():
-                    p.data = weights[name].clone()
-            floats = {n.removeprefix("optimizer."): v for n, v in spec.hyper if n.startswith("optimizer.")}
-            optimizer = made(self.entry, {**self.setting.options("optimizer"), **floats}, model)
-            generator = torch.Generator().manual_seed(int(stream(spec.seed, "optimizer").integers(2**62)))
-            self._live[spec] = Live(model, optimizer, rates_of(optimizer), generator.get_state())
+            for name, p in model.named_parameters():
+                p.data = weights[name].clone()
+            seed = int(stream(spec.seed, "optimizer").integers(2**62))
+            with self._own_generator(torch.Generator().manual_seed(seed).get_state()) as generator:
+                optimizer = made(self.entry, optimizer_options(self.setting, spec.hyper), model)
+                rates, asks = rates_of(optimizer), contract(self.setting, spec.hyper)
+            self._live[spec] = Live(model, optimizer, rates, asks, generator[0])
         return self._live[spec]
 
     def _step(self, live: Live, keys: Tensors, tokens: Tensor, labels: Tensor) -> bool:
         self.inner.model.train()
-        parameters: Tensors = dict(live.model.named_parameters())
-        with torch.random.fork_rng(devices=[]):  # what an optimizer draws, it draws from the run's own stream
-            torch.set_rng_state(live.random)
-            done = take_step(
-                live.optimizer, self.contract, lambda: self.inner.run_loss(parameters, keys, tokens, labels)
-            )
-            live.random = torch.get_rng_state()
+        weights: Tensors = dict(live.model.named_parameters())
+        with self._own_generator(live.random) as generator:
+            done = take_step(live.optimizer, live.asks, lambda: self.inner.run_loss(weights, keys, tokens, labels))
+        live.random = generator[0]
         return done
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _own_generator(state: Tensor) -> Iterator[list[Tensor]]:
+        """Within, torch's CPU generator is the run's own, in this state; its state afterwards is left in the list.
+
+        Numpy's and Python's generators, and CUDA's, are not: an optimizer that draws from those is not reproducible.
+        """
+        after: list[Tensor] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(state)
+            yield after
+            after.append(torch.get_rng_state())
 
     def evaluate(self, cohort: Cohort) -> dict[str, np.ndarray]:
         """As `Trainer.evaluate`, at the weights that the optimizer shows in its `eval` mode, if it has one."""
         shown = {name: w.clone() for name, w in cohort.weights.items()}
         for run, spec in enumerate(cohort.specs):
             if spec in self._live and callable(getattr(self._live[spec].optimizer, "eval", None)):
-                optimizer: Any = self._live[spec].optimizer
+                live, optimizer = self._live[spec], cast(Any, self._live[spec].optimizer)
+                before = {name: w.clone() for name, w in live.weights().items()}
                 optimizer.eval()
-                for name, w in self._live[spec].weights().items():
+                for name, w in live.weights().items():
                     shown[name][run] = w
                 optimizer.train()
+                for name, w in live.weights().items():
+                    w.copy_(before[name])  # there and back differs by rounding: looking must change nothing
         return self.inner.evaluate(replace(cohort, moving=cohort.moving._replace(weights=shown)))
