@@ -51,7 +51,10 @@ def settings_of_range(
         for name, value in defaults.items()
         if is_rate(name) and name != "lr" and f"optimizer.{name}" not in chosen
     }
-    steps = int(float(chosen.get("steps", STEPS)))
+    try:
+        steps = max(1, int(float(chosen.get("steps", STEPS))))
+    except (ValueError, OverflowError):
+        steps = STEPS  # whoever reads the settings says what is wrong with it
     return {
         "steps": steps,
         "optimizer.lr": high,
@@ -84,7 +87,7 @@ def findings(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for run_id, curve in table.groupby("run_id", sort=False):
         lr, loss = curve["lr"].to_numpy(float), curve["train_loss"].to_numpy(float)
-        safe = np.where(np.isfinite(loss), loss, np.inf)
+        safe = np.where(np.isfinite(loss), np.maximum(loss, np.finfo(np.float32).tiny), np.inf)  # 0 has no logarithm
         least = int(np.argmin(safe))
         above = safe > BROKEN * safe[least]
         back = np.flatnonzero(~above)

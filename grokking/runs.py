@@ -245,7 +245,10 @@ def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
         return int(float(value)) if kind is int else str(value)
     except (ValueError, TypeError, OverflowError):
         allowed = {bool: "true or false", int: "integers", float: "numbers", str: "text on one line"}[kind]
-        raise BadInput(f"{name} = {value!r}; allowed: {allowed}") from None
+        hint = f" (its default is {default}; one written {default}.0 would allow numbers)" if kind is int else ""
+        raise BadInput(
+            f"{name} = {value!r}; allowed: {allowed}{hint if name.split('.')[0] in PER_RUN else ''}"
+        ) from None
 
 
 def _check_number(name: str, value: float, external: bool) -> None:

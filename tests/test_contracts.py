@@ -117,14 +117,38 @@ def test_a_rule_that_shrinks_its_state_is_refused_at_once():
         check_optimizer("shrinks")
 
 
-def test_state_that_is_a_number_is_refused_in_one_sentence():
-    @optimizer(lr=0.1, state={"count": 0.0})
-    def counts(w, grad, state, h, role):
-        """w ← w - lr · grad"""
-        return w - h.lr * grad, state
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"state": {"count": 0.0}}, r"state 'count' starts as 0\.0; declare it by zeros\('count'\)"),
+        ({"state": {"m.a": torch.zeros_like}}, r"state 'm\.a' has a dot in its name"),
+        ({"state": zeros}, r"allowed: zeros\(\"momentum\"\), with the names of its tensors"),
+        ({"state": "momentum"}, "state = 'momentum'; allowed: zeros"),
+        ({"step": 1.0}, "a rule cannot declare step, which it is given"),
+        ({"lr": 1}, r"lr=1 would be static; write lr=1\.0"),
+    ],
+)
+def test_what_a_rule_cannot_declare_is_refused_where_it_is_declared(declared, message):
+    with pytest.raises(BadInput, match=message):
+        optimizer(**declared)
 
-    with pytest.raises(BadInput, match=r"state 'count' starts as 0\.0; declare it by zeros"):
-        check_optimizer("counts")
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda w, state: w, r"it returns one Tensor; return \(w, state\)"),
+        (lambda w, state: None, r"it returns nothing; return \(w, state\)"),
+        (lambda w, state: (w, w), r"it returns one Tensor as its state; return \(w, state\)"),
+    ],
+)
+def test_a_rule_that_returns_something_else_is_told_what(returned, message):
+    @optimizer(lr=0.1)
+    def returns(w, grad, state, h, role):
+        """w ← w"""
+        return returned(w, state)
+
+    with pytest.raises(BadInput, match=message):
+        check_optimizer("returns")
 
 
 def test_a_transform_that_mixes_up_the_weights_is_refused_at_once():

@@ -60,7 +60,9 @@ def run(
     if steps is not None:
         chosen["steps"] = steps
     if lr_range is not None:
-        chosen = settings_of_range(chosen, optimizers[optimizer].defaults, *parse_range(lr_range))
+        if as_json:
+            raise BadInput("--lr-range draws a picture and says what it shows; leave --json out")
+        chosen = settings_of_range(chosen, optimizers[str(chosen["optimizer.name"])].defaults, *parse_range(lr_range))
     specs = [run_spec(chosen, seed) for seed in parse_seeds(seeds)]
     failed = train(specs, where, imports)
     if lr_range is not None:

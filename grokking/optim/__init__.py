@@ -53,6 +53,7 @@ Declared = Slots | Callable[[Role], Slots] | Callable[[Role, Mapping[str, Scalar
 
 
 NO_STATE: Slots = {}
+RESERVED = ("step", "name")  # what `h` and the settings call by these names already
 
 
 def zeros(*names: str) -> Slots:
@@ -73,7 +74,12 @@ def optimizer(
     and what follows `Source:`.
     """
 
+    given: object = state
+    if not callable(given) or given is zeros:  # zeros without its names is a function, too
+        check_slots(given)
     for name, value in numbers.items():
+        if name in RESERVED:
+            raise BadInput(f"a rule cannot declare {name}, which it is given")
         if type(value) is int and (is_rate(name) or name.endswith("weight_decay")):
             raise BadInput(f"{name}={value} would be static; write {name}={float(value)} for a number of each run")
 
@@ -82,6 +88,21 @@ def optimizer(
         return rule
 
     return register
+
+
+def check_slots(state: object) -> None:
+    """Raise `BadInput` where this is no mapping from names to functions of the parameter."""
+    if not isinstance(state, Mapping):
+        raise BadInput(
+            f'state = {state!r}; allowed: zeros("momentum"), with the names of its tensors, or a dict of them'
+        )
+    for name, start in state.items():
+        if not callable(start):
+            raise BadInput(
+                f"state {name!r} starts as {start!r}; declare it by zeros({name!r}) or a function of w that returns a tensor"
+            )
+        if "." in name:
+            raise BadInput(f"state {name!r} has a dot in its name, by which transforms are told apart; leave it out")
 
 
 def _of_role_and_options(state: Declared) -> Callable[[Role, Mapping[str, Scalar]], Slots]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from grokking.errors import BadInput
 from grokking.hashing import mix, normal
-from grokking.optim import NO_STATE, Numbers, Slots, State
+from grokking.optim import NO_STATE, RESERVED, Numbers, Slots, State, check_slots
 from grokking.registry import Registry, Scalar, suggest
 
 transforms = Registry("transform")
@@ -35,8 +35,10 @@ def transform(
     """
     if at not in ("weights", "gradients", "updates"):
         raise BadInput(f"at = {at!r}; allowed: weights, gradients, updates")
-    for name in {"lr", "step", "key"} & set(numbers):
+    for name in {"lr", "key", *RESERVED} & set(numbers):
         raise BadInput(f"a transform cannot declare {name}, which it is given")
+    if not callable(state):
+        check_slots(state)
 
     def register(function: Transform) -> Transform:
         transforms.add(function, numbers, version, at=at, slots=state if callable(state) else lambda options: state)

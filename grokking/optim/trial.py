@@ -5,6 +5,7 @@ So a bad static option or a broken rule shows now, and whoever branches on a val
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,14 +21,11 @@ Options = Mapping[str, Scalar]  # the static ones
 def try_optimizer(entry: Entry, options: Options) -> None:
     """Raise `BadInput` where the rule fails on a parameter of some role, changes a shape or writes into what it is given."""
     for role in Role:
-        with _trying(
-            f"optimizer {entry.name!r} fails on a parameter with the role {role.value}",
-            "a rule must return (w, state) and cannot branch on the value of a tensor",
-        ):
+        with _trying(f"optimizer {entry.name!r} fails on a parameter with the role {role.value}"):
             w, grad = _stand_ins(role)
             state = _state(w, entry.extra["slots"](role, options))
             before = [tensor._version for tensor in (w, grad, *state.values())]
-            new, after = entry.make(w, grad, state, _numbers(entry, options), role)
+            new, after = _pair(entry.make(w, grad, state, _numbers(entry, options), role), Tensor, "w, state")
             if new.shape != w.shape or set(after) != set(state):
                 raise BadInput(f"optimizer {entry.name!r} changes the shape of its parameter or the names of its state")
             if changed := [name for name in state if after[name].shape != state[name].shape]:
@@ -40,9 +38,7 @@ def try_schedule(entry: Entry, options: Options, steps: int) -> None:
     """Raise `BadInput` where the schedule fails."""
     h = _numbers(entry, options)
     step = h.pop("step")
-    with _trying(
-        f"schedule {entry.name!r} fails", "a schedule cannot branch on its step or its floats, which are tensors"
-    ):
+    with _trying(f"schedule {entry.name!r} fails"):
         factor = entry.make(step, steps, **h)
         if not isinstance(factor, Tensor) or factor.shape != ():
             raise BadInput(f"schedule {entry.name!r} returns {factor!r}; a schedule returns one number, as a tensor")
@@ -50,10 +46,7 @@ def try_schedule(entry: Entry, options: Options, steps: int) -> None:
 
 def try_transform(entry: Entry, options: Options) -> None:
     """Raise `BadInput` where the transform fails, or changes a name or a shape."""
-    with _trying(
-        f"transform {entry.name!r} fails",
-        "a transform must return (tree, state) and cannot branch on the value of a tensor",
-    ):
+    with _trying(f"transform {entry.name!r} fails"):
         pairs = {role.value: _stand_ins(role) for role in Role}
         weights, tree = ({name: pair[at] for name, pair in pairs.items()} for at in (0, 1))
         state = {name: _state(w, entry.extra["slots"](options)) for name, w in weights.items()}
@@ -61,7 +54,7 @@ def try_transform(entry: Entry, options: Options) -> None:
         h["lr"], h["key"] = h["step"], torch.zeros((), dtype=torch.int64, device="meta")
         given = [*tree.values(), *weights.values(), *(slot for slots in state.values() for slot in slots.values())]
         before = [tensor._version for tensor in given]
-        new, after = entry.make(dict(tree), weights, state, h)
+        new, after = _pair(entry.make(dict(tree), weights, state, h), dict, "tree, state")
         if {name: x.shape for name, x in new.items()} != {name: x.shape for name, x in tree.items()}:
             raise BadInput(f"transform {entry.name!r} changes the names or shapes of what it is given")
         if {name: set(slots) for name, slots in after.items()} != {name: set(slots) for name, slots in state.items()}:
@@ -72,6 +65,25 @@ def try_transform(entry: Entry, options: Options) -> None:
             raise BadInput(f"transform {entry.name!r} changes the shape of its state")
         if before != [tensor._version for tensor in given]:
             raise BadInput(f"transform {entry.name!r} writes into a tensor that it was given; return new tensors")
+
+
+def _pair(returned: object, first: type, words: str) -> tuple[Any, Any]:
+    """What was returned, if it is a pair of these types; `BadInput` otherwise."""
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], first)):
+        raise _Returned(f"it returns {_described(returned)}; return ({words})")
+    if not isinstance(returned[1], dict):
+        raise _Returned(f"it returns {_described(returned[1])} as its state; return ({words})")
+    return returned
+
+
+def _described(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"({', '.join(type(part).__name__ for part in value)})"
+    return "nothing" if value is None else f"one {type(value).__name__}"
+
+
+class _Returned(Exception):
+    """A rule or transform returns what it must not."""
 
 
 def _stand_ins(role: Role) -> tuple[Tensor, Tensor]:
@@ -102,11 +114,14 @@ def _numbers(entry: Entry, options: Options) -> Numbers:
 
 
 @contextlib.contextmanager
-def _trying(what: str, why: str) -> Iterator[None]:
+def _trying(what: str) -> Iterator[None]:
     """Every error within as one `BadInput` sentence."""
     try:
         yield
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(f"{what}: {error} ({why})") from error
+        text = str(error)
+        if "meta tensors" in text:  # what PyTorch says to whoever asks a tensor for its value
+            text = "it looks at the value of a tensor (if, while, float(…), .item()); use torch.where, for one"
+        raise BadInput(f"{what}: {text}") from error
