@@ -270,10 +270,10 @@ def _check_setting(setting: Setting) -> None:
     _check_ranges(setting)
     _check_batch_size(setting)
     declarations(setting.model())
+    entry, options = optimizers[setting.name("optimizer")], setting.options("optimizer")
     try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
     for name in setting.transforms:
-        try_transform(transforms[name], setting.options(f"transform.{name}"))
-    entry, options = optimizers[setting.name("optimizer")], setting.options("optimizer")
+        try_transform(transforms[name], setting.options(f"transform.{name}"), "lr" in entry.defaults)
     if not setting.external:
         try_optimizer(entry, options)
     elif setting.transforms:

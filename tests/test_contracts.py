@@ -268,3 +268,28 @@ def test_every_optimizer_is_listed_with_formula_numbers_and_source(capsys):
     for name in transforms:
         assert transforms[name].formula, name
         assert transforms[name].source, name
+
+
+@pytest.mark.parses
+def test_every_name_is_known_before_anything_is_tried(tmp_path, capsys):
+    with pytest.raises(BadInput, match="unknown optimizer 'adamx'; did you mean adam"):
+        command_line(["check", "adamw", "adamx"])
+    assert "pass" not in capsys.readouterr().out
+    path = tmp_path / "own_class.py"
+    path.write_text(
+        "import torch\n\n\nclass Own(torch.optim.SGD):\n    def __init__(self, params, lr: float = 0.1):\n"
+        "        super().__init__(params, lr=lr)\n"
+    )
+    assert command_line(["check", "own_class.Own", "--import", str(path)]) == 0
+    assert capsys.readouterr().out.count("pass  ") == 5
+
+
+def test_a_transform_that_reads_a_rate_which_the_rule_does_not_have_is_refused_at_once():
+    @optimizer(matrix_lr=0.1)
+    def other_rate(w, grad, state, h, role):
+        """w ← w - matrix_lr · grad"""
+        return w - h.matrix_lr * grad, state
+
+    check_optimizer("other_rate", transforms="clip_norm")
+    with pytest.raises(BadInput, match=r"the rule reads h\.lr, which its optimizer does not declare"):
+        check_optimizer("other_rate", transforms="update_noise")

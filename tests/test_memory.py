@@ -125,3 +125,10 @@ def test_the_estimate_is_near_what_cuda_says():
     trainer.evaluate(cohort)
     taken = torch.cuda.max_memory_allocated() - before
     assert taken == pytest.approx(64 * bytes_per_run(specs[0]), rel=0.3)
+
+
+def test_what_a_transform_keeps_is_counted():
+    (plain,), (window,) = runs(1), runs(1, transforms="grokfast_ma", transform__grokfast_ma__window=1000)
+    parameters = sum(w.numel() for w in plain.setting.model().parameters())
+    assert bytes_per_run(window) - bytes_per_run(plain) > 4 * 1000 * parameters
+    assert bytes_per_run(window) < ample(window) * (1 - memory.SPARE) / 1.5

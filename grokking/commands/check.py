@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from grokking.commands.arguments import Imports
+from grokking.errors import BadInput
+
 if TYPE_CHECKING:
     from grokking.selfcheck import Promise
 
@@ -31,48 +34,45 @@ def selfcheck(device: str = "auto", compile: Literal["on", "off"] = "off") -> in
         return _tell(selfcheck(terms), promises(terms))
 
 
-def check(names: Annotated[tuple[str, ...], tyro.conf.Positional], /) -> int:
+def check(names: Annotated[tuple[str, ...], tyro.conf.Positional], /, imports: Imports = ()) -> int:
     """Try what every optimizer and every transform has to keep: on those that a file of yours registers, or by name.
 
     Args:
-        names: .py files or modules of your own (all that they register), or names: adamw clip_norm torch.optim.NAdam.
+        names: .py files of your own (all that they register), or names: adamw clip_norm torch.optim.NAdam.
+        imports: files that hold what is named: my_file.MyOptimizer after --import my_file.py.
     """
-    from grokking.errors import BadInput
-    from grokking.extensions import import_extension
+    from grokking.extensions import import_extensions
     from grokking.optim import optimizers
     from grokking.optim.transforms import transforms
     from grokking.testing import optimizer_promises, transform_promises
 
     if not names:
         raise BadInput("check needs a .py file or a name, such as my_rule.py or adamw")
-    tried: list[tuple[str, Iterator[Promise]]] = []
-    for name in names:
-        if name in transforms:
-            tried.append((name, transform_promises(name)))
-        elif name in optimizers or not name.endswith(".py"):
-            tried.append((name, optimizer_promises(name)))
-        else:
-            module = import_extension(name).__name__
-            own = [
-                (found, optimizer_promises(found))
-                for found in optimizers
-                if optimizers[found].make.__module__ == module
-            ]
-            own += [
-                (found, transform_promises(found))
-                for found in transforms
-                if transforms[found].make.__module__ == module
-            ]
-            if not own:
-                raise BadInput(
-                    f"{name} registers no optimizer and no transform; decorate one with @optimizer(…) or @transform(…)"
-                )
-            tried += own
+    import_extensions(imports)
+    asked = [name for given in names for name in (_registered(given) if given.endswith(".py") else [given])]
+    for name in asked:
+        _ = name in transforms or optimizers[name]  # an unknown name is told before any work
     code = 0
-    for name, promises in tried:
+    for name in asked:
         print(name)
-        code = max(code, _tell(promises))
+        code = max(code, _tell((transform_promises if name in transforms else optimizer_promises)(name)))
     return code
+
+
+def _registered(path: str) -> list[str]:
+    """The optimizers and transforms of a user's file."""
+    from grokking.extensions import import_extension
+    from grokking.optim import optimizers
+    from grokking.optim.transforms import transforms
+
+    module = import_extension(path).__name__
+    own = [name for there in (optimizers, transforms) for name in there if there[name].make.__module__ == module]
+    if not own:
+        raise BadInput(
+            f"{path} registers no optimizer and no transform; decorate one with @optimizer(…) or @transform(…), or name a "
+            f"class in it: --import {path} {Path(path).stem}.MyOptimizer"
+        )
+    return own
 
 
 def _tell(promises: Iterator["Promise"], total: int | None = None) -> int:

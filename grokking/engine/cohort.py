@@ -129,7 +129,13 @@ def start(
 
 def slots(setting: Setting, role: Role) -> Slots:
     """State tensors of a parameter: those of the optimizer's rule, and of each transform under `transform.slot`."""
-    found = dict(optimizers[setting.name("optimizer")].extra["slots"](role, setting.options("optimizer")))
+    rule = optimizers[setting.name("optimizer")].extra["slots"](role, setting.options("optimizer"))
+    return {**rule, **kept_by_transforms(setting)}
+
+
+def kept_by_transforms(setting: Setting) -> Slots:
+    """State tensors of a parameter that the transforms keep, each under `transform.slot`."""
+    found: dict[str, Callable[[Tensor], Tensor]] = {}
     for name in setting.transforms:
         declared = transforms[name].extra["slots"](setting.options(f"transform.{name}"))
         found |= {f"{name}.{slot}": first for slot, first in declared.items()}

@@ -9,7 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from grokking.engine.cohort import Places, start
+from grokking.engine.cohort import Places, kept_by_transforms, start
 from grokking.engine.trainer import EVALUATED, Trainer
 from grokking.runs import RunSpec
 
@@ -79,13 +79,15 @@ def fitting(spec: RunSpec, most: int, free: float, places: Places) -> int:
 def ample(spec: RunSpec) -> int:
     """More bytes than a run takes, by counting parameters: each matrix makes an output for every token that it sees.
 
-    Twelve times those outputs, and twenty times the parameters: traced steps of ours took at most a third of that.
+    Twelve times those outputs, twenty times the parameters, and six times what transforms keep: traced steps of ours took at
+    most a third of that.
     """
     parameters = list(spec.setting.model().parameters())
     batch = spec.setting.integer("batch_size") or len(spec.setting.table().tokens)
     rows = max(batch, EVALUATED) * spec.setting.table().tokens.shape[1]
     outputs = sum(parameter.shape[0] for parameter in parameters if parameter.dim() == 2)
-    return 4 * (20 * sum(parameter.numel() for parameter in parameters) + 12 * rows * outputs)
+    kept = sum(first(w).numel() for w in parameters for first in kept_by_transforms(spec.setting).values())
+    return 4 * (20 * sum(parameter.numel() for parameter in parameters) + 12 * rows * outputs + 6 * kept)
 
 
 def _available() -> float:

@@ -45,7 +45,9 @@ class Transforming:
     ) -> tuple[Tensors, States]:
         prefix, own = f"{entry.name}.", f"transform.{entry.name}."
         numbers = {name.removeprefix(own): x for name, x in self.hyper.items() if name.startswith(own)}
-        numbers["lr"], numbers["key"] = self.hyper["lr"] * self.factors, self.keys
+        numbers["key"] = self.keys
+        if "lr" in self.hyper:  # else a transform that reads h.lr is told that the optimizer has none
+            numbers["lr"] = self.hyper["lr"] * self.factors
         step = self.clock.to(torch.float64)
 
         def transform(tree: Tensors, weights: Tensors, slots: States, h: dict[str, Any]) -> tuple[Tensors, States]:

@@ -120,9 +120,7 @@ def grokfast_ema(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple
     }
 
 
-@transform(
-    state=lambda options: {"last": lambda w: w.new_zeros(int(options["window"]), *w.shape)}, window=100, lamb=5.0
-)
+@transform(state=lambda options: {"last": lambda w: w.new_zeros(_window(options), *w.shape)}, window=100, lamb=5.0)
 def grokfast_ma(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
     """Grokfast: amplify what changes slowly in the gradient, by the mean of the last gradients; keeps `window` of them.
 
@@ -130,8 +128,6 @@ def grokfast_ma(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[
 
     Source: Lee et al. 2024, arXiv 2405.20233
     """
-    if h.window < 1:
-        raise BadInput(f"transform.grokfast_ma.window = {h.window}; allowed: integers from 1 on")
     full = h.step >= h.window
     changed, kept = {}, {}
     for name, g in grads.items():
@@ -141,6 +137,13 @@ def grokfast_ma(grads: Tree, weights: Tree, state: States, h: Numbers) -> tuple[
         changed[name] = g + torch.where(full, h.lamb, 0.0) * last.mean(0)
         kept[name] = state[name](last=last)
     return changed, kept
+
+
+def _window(options: Mapping[str, Scalar]) -> int:
+    window = int(options["window"])
+    if window < 1:
+        raise BadInput(f"transform.grokfast_ma.window = {window}; allowed: integers from 1 on")
+    return window
 
 
 @transform()

@@ -44,14 +44,16 @@ def try_schedule(entry: Entry, options: Options, steps: int) -> None:
             raise BadInput(f"schedule {entry.name!r} returns {factor!r}; a schedule returns one number, as a tensor")
 
 
-def try_transform(entry: Entry, options: Options) -> None:
-    """Raise `BadInput` where the transform fails, or changes a name or a shape."""
+def try_transform(entry: Entry, options: Options, has_rate: bool) -> None:
+    """Raise `BadInput` where the transform fails, or changes a name or a shape; `has_rate`: the optimizer declares `lr`."""
     with _trying(f"transform {entry.name!r} fails"):
         pairs = {role.value: _stand_ins(role) for role in Role}
         weights, tree = ({name: pair[at] for name, pair in pairs.items()} for at in (0, 1))
         state = {name: _state(w, entry.extra["slots"](options)) for name, w in weights.items()}
         h = _numbers(entry, options)
-        h["lr"], h["key"] = h["step"], torch.zeros((), dtype=torch.int64, device="meta")
+        h["key"] = torch.zeros((), dtype=torch.int64, device="meta")
+        if has_rate:
+            h["lr"] = h["step"]
         given = [*tree.values(), *weights.values(), *(slot for slots in state.values() for slot in slots.values())]
         before = [tensor._version for tensor in given]
         new, after = _pair(entry.make(dict(tree), weights, state, h), dict, "tree, state")
