@@ -7,6 +7,7 @@ from grokking.cli import command_line
 from grokking.errors import BadInput
 from grokking.optim import optimizer, optimizers, zeros
 from grokking.optim.transforms import transform, transforms
+from grokking.store import load
 from grokking.testing import Broken, check_optimizer, check_transform
 
 BUILT_IN = [name for name in optimizers if optimizers[name].make.__module__.startswith("grokking.")]
@@ -293,3 +294,22 @@ def test_a_transform_that_reads_a_rate_which_the_rule_does_not_have_is_refused_a
     check_optimizer("other_rate", transforms="clip_norm")
     with pytest.raises(BadInput, match=r"the rule reads h\.lr, which its optimizer does not declare"):
         check_optimizer("other_rate", transforms="update_noise")
+
+
+@pytest.mark.parses
+def test_a_users_rule_shows_up_in_a_sweep(tmp_path, capsys):
+    """Named in an experiment, imported from another file, trained in worker processes beside AdamW."""
+    rule = tmp_path / "swept_rule.py"
+    rule.write_text(RULE.format(tag="swept"))
+    experiment = tmp_path / "swept.py"
+    experiment.write_text(
+        "from grokking.study import Study\n"
+        "SMALL = {'task.p': 7, 'model.width': 16, 'model.heads': 2, 'batch_size': 16, 'steps': 12}\n"
+        "ARMS = [{'optimizer.name': name} for name in ('sign_momentum_swept', 'adamw')]\n"
+        "STUDIES = {'smoke': [Study(SMALL, ARMS, range(2))]}\n\n\ndef draw(results):\n    return []\n"
+    )
+    call = ["sweep", str(experiment), "--scale", "smoke", "--import", str(rule), "--workers", "2"]
+    assert command_line([*call, "--out", str(tmp_path / "out"), "--device", "cpu", "--compile", "off"]) == 0
+    table = load(tmp_path / "out").runs
+    assert table["optimizer.name"].value_counts().to_dict() == {"sign_momentum_swept": 2, "adamw": 2}
+    assert table["steps_trained"].tolist() == [12] * 4

@@ -95,6 +95,42 @@ def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document
         ) + "\n"
 
 
+def test_what_the_readme_says_of_the_heat_maps_is_in_their_table():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    table = pd.read_csv(PUBLISHED / "sensitivity.csv")
+    adamw = table[table["optimizer.name"] == "adamw"]
+    per_step = (adamw["optimizer.lr"] * adamw["optimizer.weight_decay"]).round(6)
+    band, slow = per_step.between(0.003, 0.01), adamw["optimizer.lr"] <= 0.003
+
+    def runs(pick, column):
+        return int(adamw.loc[pick, column].sum()), int(adamw.loc[pick, "n"].sum())
+
+    assert runs(band, "generalized") == (24, 24)
+    assert "is between 0.003 and 0.01, all 24 runs generalise" in text
+    assert (runs(per_step <= 0.001, "generalized"), runs(per_step >= 0.09, "generalized")) == ((0, 18), (0, 9))
+    assert "at 0.001 and less none of 18, at 0.09 and more none of 9" in text
+    assert (runs(band & slow, "sustained"), runs(band & ~slow, "sustained")) == ((13, 15), (3, 9))
+    assert "13 of 15 runs in that band stay, with larger rates 3 of 9" in text
+    kept = table[table["sustained"] == table["n"]].groupby("optimizer.name").size().sort_values(ascending=False)
+    assert (list(kept.index[:2]), list(kept[:3])) == (["muon", "soap"], [12, 9, 5])
+    assert "(12 and 9 of 20; the next 5)" in text
+    speed = pd.read_csv(PUBLISHED / "throughput.csv")
+    own = speed[(speed["form"] == "compiled") & (speed["cores"] == 1) & (speed["depth"] == 1) & (speed["batch"] == 512)]
+    own = own[own["precision"] == "fp32"].groupby("optimizer")["run_steps_per_second"].first()
+    assert f"a step of Muon takes {own['adamw'] / own['muon']:.1f} times as long as one of AdamW" in text
+
+
+def test_the_cells_that_were_run_again_are_the_framed_ones():
+    open_experiment("experiments/sensitivity.py")
+    from sensitivity import CHOSEN
+
+    table = pd.read_csv(PUBLISHED / "sensitivity.csv")
+    best = table[table["best"]].set_index("optimizer.name")[["optimizer.lr", "optimizer.weight_decay"]]
+    assert {name: tuple(cell) for name, cell in best.iterrows()} == CHOSEN
+    assert pd.read_csv(PUBLISHED / "sensitivity_runs.csv")["seed"].min() >= 1000
+    assert pd.read_csv(PUBLISHED / "sensitivity_best_runs.csv")["seed"].max() < 1000
+
+
 def test_published_runs_belong_to_the_studies():
     for path in sorted(PUBLISHED.glob("*.json")):
         facts = json.loads(path.read_text())
