@@ -4,10 +4,13 @@ import contextlib
 import shlex
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any, TextIO
 
 from grokking.errors import BadInput, Interrupted, Unwritable, notices_as_sentences
+
+RETRY = 0.05  # seconds until a signal that came amid an import is looked at again
 
 
 def main() -> None:
@@ -68,7 +71,21 @@ def _command(arguments: list[str]) -> str:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(128 + number)
+    """Raise, but not through an import: extensions abort the process then, or leave modules that cannot be loaded again."""
+    if _importing(frame):
+        again = threading.Timer(RETRY, signal.raise_signal, (number,))
+        again.daemon = True
+        again.start()
+    else:
+        raise Interrupted(128 + number)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 if __name__ == "__main__":

@@ -358,3 +358,17 @@ def gone(group, patience=20):
 def test_a_flag_that_is_given_twice_is_refused_instead_of_forgotten(flag):
     with pytest.raises(BadInput, match=f"{flag} is given twice; put all of its values behind one {flag}"):
         command_line(["run", flag, "task.p=7", f"{flag}=model.width=16"])
+
+
+def test_a_signal_amid_an_import_waits_until_it_is_done(tmp_path):
+    """Exceptions that pass through the import of an extension abort the process, or leave it half loaded."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.3)\nprint('loaded', flush=True)\n"
+    )
+    program = (
+        "import signal, sys, time\nfrom grokking.__main__ import _interrupt\nfrom grokking.errors import Interrupted\n"
+        "signal.signal(signal.SIGINT, _interrupt)\nsys.path.insert(0, sys.argv[1])\n"
+        "try:\n    import slow_to_import\n    time.sleep(20)\nexcept Interrupted as stop:\n    sys.exit(stop.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (130, ["loaded"])
