@@ -37,7 +37,8 @@ def import_extension(name: str) -> ModuleType:
         sys.path.append(str(path.parent))  # a file may import its neighbours, as a script may
     module = importlib.util.module_from_spec(spec)
     sys.modules[alias] = module
-    found = importlib.util.find_spec(path.stem) if path.stem not in sys.modules else None
+    plain = path.stem.isidentifier() and path.stem not in sys.modules
+    found = importlib.util.find_spec(path.stem) if plain else None
     if found is not None and found.origin == str(path):
         sys.modules[path.stem] = module  # `import my_file`, and an optimizer named my_file.MyOptimizer, are this module
     try:

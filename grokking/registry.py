@@ -12,6 +12,10 @@ from grokking.errors import BadInput
 Scalar = bool | int | float | str
 
 
+class Share(float):
+    """The default of an option that is a number from 0 to 1."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One registered thing.

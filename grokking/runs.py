@@ -18,7 +18,7 @@ from grokking.optim.schedules import schedules
 from grokking.optim.stepping import Contract, asked
 from grokking.optim.transforms import named, transforms
 from grokking.optim.trial import try_optimizer, try_schedule, try_transform
-from grokking.registry import Entry, Registry, Scalar, is_rate, suggest
+from grokking.registry import Entry, Registry, Scalar, Share, is_rate, suggest
 from grokking.roles import declarations, initial_weights
 from grokking.tasks import Table, split, tasks
 
@@ -207,7 +207,7 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise BadInput(f"seed = {seed!r}; allowed: integers from 0 to 2³¹ - 1")
     for name, value in hyper.items():
-        _check_number(name, value, setting.external and name.startswith("optimizer."))
+        _check_number(name, value, defaults[name], setting.external and name.startswith("optimizer."))
     _check_setting(setting)
     spec = RunSpec(setting, tuple(sorted(hyper.items())), seed)
     if setting.external:
@@ -230,7 +230,7 @@ def optimizer_options(setting: Setting, hyper: tuple[tuple[str, float], ...]) ->
 
 
 def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
-    kind = type(default)
+    kind = float if isinstance(default, float) else type(default)
     try:
         if kind is bool:
             if str(value).lower() not in ("true", "false"):
@@ -251,7 +251,7 @@ def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
         ) from None
 
 
-def _check_number(name: str, value: float, external: bool) -> None:
+def _check_number(name: str, value: float, default: Scalar, external: bool) -> None:
     last = name.split(".")[-1]
     if is_rate(last):
         allowed, good = "positive finite numbers", 0 < value < math.inf
@@ -259,6 +259,8 @@ def _check_number(name: str, value: float, external: bool) -> None:
         allowed, good = "finite numbers", math.isfinite(value)
     elif last in ("momentum", "alpha") or "beta" in last:
         allowed, good = "0 up to, but not including, 1", 0 <= value < 1
+    elif isinstance(default, Share):
+        allowed, good = "0 to 1", 0 <= value <= 1
     else:
         allowed, good = "finite numbers from 0 on", 0 <= value < math.inf
     if not good:

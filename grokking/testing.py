@@ -109,7 +109,7 @@ Problem = Callable[[RunSpec, Mapping[str, Scalar], float], tuple[Points, Iterato
 def _problem(spec: RunSpec, options: Mapping[str, Scalar], scale: float) -> tuple[Points, Iterator[list[Tensor]]]:
     """By a rule, a parameter of each role."""
     entry = optimizers[spec.setting.name("optimizer")]
-    numbers = {k: torch.tensor(v, dtype=torch.float64) if type(v) is float else v for k, v in options.items()}
+    numbers = {k: torch.tensor(v, dtype=torch.float64) if isinstance(v, float) else v for k, v in options.items()}
     points = [_point(shape) for shape in SHAPES.values()]
 
     def steps() -> Iterator[list[Tensor]]:

@@ -67,6 +67,25 @@ def test_steps_that_are_recorded_are_the_steps(optimizer):
     assert sorted(recorded._recorded) == [1, BLOCK]
 
 
+@pytest.mark.parametrize(
+    ("options", "waits"),
+    [
+        ({"name": "adamw"}, False),
+        ({"name": "muon"}, False),
+        ({"name": "muon", "orthogonalize": "frobenius_norm"}, False),
+        ({"name": "muon", "orthogonalize": "svd"}, True),
+        ({"name": "muon", "orthogonalize": "spectral_norm"}, True),
+        ({"name": "shampoo"}, True),
+        ({"name": "soap"}, True),
+        ({"name": "soap", "max_size": 0}, False),
+    ],
+)
+def test_steps_that_decompose_a_matrix_are_not_recorded(options, waits):
+    """There the host looks whether it succeeded (`torch.linalg.eigh`: "synchronizes that device with the CPU")."""
+    setting = runs(1, **{f"optimizer__{name}": value for name, value in options.items()})[0].setting
+    assert Trainer(setting, CPU).waits_for_host == waits
+
+
 def test_a_recording_serves_the_next_cohort_of_its_width_and_a_narrower_one_gets_its_own():
     specs = runs(4)
     recorded, plain = recording(specs), Trainer(specs[0].setting, CPU)

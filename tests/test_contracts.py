@@ -152,6 +152,18 @@ def test_a_rule_that_returns_something_else_is_told_what(returned, message):
         check_optimizer("returns")
 
 
+def test_a_rule_that_draws_from_pytorchs_generator_is_refused_at_once():
+    @optimizer(lr=0.1)
+    def gambles(w, grad, state, h, role):
+        """w ← w - lr · (grad + N(0, 1))"""
+        return w - h.lr * (grad + torch.randn_like(w)), state
+
+    with pytest.raises(
+        BadInput, match=r"randn_like\S* draws from a generator that all runs share; allowed: grokking.hashing"
+    ):
+        check_optimizer("gambles")
+
+
 def test_a_transform_that_mixes_up_the_weights_is_refused_at_once():
     @transform()
     def flattens(grads, weights, state, h):

@@ -50,6 +50,14 @@ def mine(tmp_path):
     entry.cache_clear()
 
 
+@pytest.mark.parametrize("name", ["my.rule.py", "my rule.py", "2rule.py"])
+def test_a_file_of_any_name_is_imported(tmp_path, name):
+    (tmp_path / name).write_text("there = True")
+    module = import_extension(str(tmp_path / name))
+    del sys.modules[module.__name__]
+    assert module.there
+
+
 # --- the same runs ------------------------------------------------------------------------------------------------------
 
 

@@ -264,6 +264,12 @@ NAN, INF = float("nan"), float("inf")
         *[("optimizer.adamw_beta2", value, "0 up to, but not including, 1") for value in (1, -1)],
         *[("optimizer.weight_decay", value, "from 0 on") for value in (-1e-9, NAN, INF)],
         *[("optimizer.adamw_eps", value, "from 0 on") for value in (-1e-9, INF)],
+        ("schedule.name=one_cycle,schedule.rise", 1.01, "0 to 1"),
+        ("schedule.name=warmup_stable_decay,schedule.decay", -0.01, "0 to 1"),
+        ("schedule.name=cosine,schedule.warmup", -1, "from 0 on"),
+        ("schedule.name=cosine,schedule.cycles", 0, "from 1 on"),
+        ("optimizer.name=shampoo,optimizer.memory", 1.01, "0 to 1"),
+        ("optimizer.name=soap,optimizer.max_size", -1, "from 0 on"),
         ("optimizer.scale", "bogus", "original, match_rms_adamw, spectral, none"),
         ("optimizer.nesterov", "maybe", "true or false"),
         ("optimizer.lr", "fast", "numbers"),
@@ -285,8 +291,9 @@ NAN, INF = float("nan"), float("inf")
     ],
 )
 def test_a_bad_value_is_refused_in_one_sentence_that_names_it_and_what_is_allowed(name, value, allowed):
+    *others, name = name.split(",")
     with pytest.raises(BadInput) as refused:
-        run_spec({**TINY, "optimizer.name": "muon", name: value}, 0)
+        run_spec({**TINY, "optimizer.name": "muon", **dict(other.split("=") for other in others), name: value}, 0)
     message = str(refused.value)
     shown = [str(value), repr(value), str(float(value)) if not isinstance(value, str) else value]
     assert name.removeprefix("task.") in message
@@ -318,6 +325,8 @@ def test_the_bounds_themselves_are_allowed_where_they_say_so():
     run = spec(optimizer__name="sgd", optimizer__momentum=0, optimizer__weight_decay=0, threshold=1, linger=0)
     assert (dict(run.hyper)["optimizer.momentum"], run.setting.by_name["threshold"]) == (0.0, 1.0)
     assert spec(steps=1, batch_size=1, evaluation__every=1, evaluation__growth=0).setting.integer("steps") == 1
+    for share in (0, 1):
+        assert dict(spec(schedule__name="one_cycle", schedule__rise=share).hyper)["schedule.rise"] == share
     assert spec(seed=2**31 - 1).seed == 2**31 - 1
 
 

@@ -19,6 +19,7 @@ from grokking.models.parts import Dropout, widened
 from grokking.optim import Numbers, State, optimizers
 from grokking.optim.schedules import schedules
 from grokking.optim.transforms import transforms
+from grokking.optim.trial import waits_for_host
 from grokking.registry import is_rate
 from grokking.roles import Role, declarations
 from grokking.runs import Setting
@@ -46,12 +47,17 @@ class Trainer:
             raise BadInput(f"the model has buffers ({', '.join(others)}); compute constants in forward instead")
         self.alike = alike(self.model)
         self.loss = losses[setting.name("loss")].make
-        self.rule = optimizers[setting.name("optimizer")].make
+        optimizer = optimizers[setting.name("optimizer")]
+        self.rule = optimizer.make
         self.schedule = schedules[setting.name("schedule")].make
         self.transforms = [(transforms[name], setting.options(f"transform.{name}")) for name in setting.transforms]
         self.places = places(device.type, compile)
         self.may_look = device.type == "cpu" and not compile  # at a value: it costs nothing there, and saves masks
-        self.compile, self.records_steps = compile, device.type == "cuda"
+        self.compile = compile
+        self.waits_for_host = setting.external or waits_for_host(
+            optimizer, setting.options("optimizer"), self.transforms
+        )
+        self.records_steps = device.type == "cuda" and not self.waits_for_host
         self._compiled: dict[int, Callable[..., Moving]] = {}  # by width
         self._recorded: dict[int, Recorded] = {}  # by number of steps, all of one width
         self._splits: dict[int, tuple[np.ndarray, np.ndarray]] = {}

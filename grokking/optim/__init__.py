@@ -66,9 +66,10 @@ def optimizer(
 ) -> Callable[[Rule], Rule]:
     """Register an update rule `rule(w, grad, state, h, role) -> (w, state)` with its numbers and their defaults.
 
-    Floats are per-run numbers (the learning rates among them are called `lr` or `…_lr`); bools, ints and strings are
-    static. `state` is the declared initial state, from `zeros(…)`, or a function that returns it, of the role or of the
-    role and the static options; none by default. `full_batch`: the method is defined on the whole training set only.
+    Floats are per-run numbers (the learning rates among them are called `lr` or `…_lr`; `Share(0.3)` is one between 0 and
+    1); bools, ints and strings are static. `state` is the declared initial state, from `zeros(…)`, or a function that
+    returns it, of the role or of the role and the static options; none by default. `full_batch`: the method is defined on
+    the whole training set only.
 
     `grokking list optimizers` shows the docstring's first line, the paragraph with an arrow (←), which is the formula,
     and what follows `Source:`.

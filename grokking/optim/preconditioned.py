@@ -7,10 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from grokking.errors import BadInput
 from grokking.optim import Numbers, Slots, State, optimizer, zeros
 from grokking.optim.adaptive import decayed
 from grokking.optim.orthogonalize import finite_or_zero
-from grokking.registry import Scalar
+from grokking.registry import Scalar, Share
 from grokking.roles import Role
 
 VECTORS = {Role.GAIN, Role.BIAS}
@@ -36,7 +37,7 @@ def _shampoo_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
     return zeros("sum") if role in VECTORS else per_side(zeros_of_side)
 
 
-@optimizer(lr=0.1, memory=1.0, eps=1e-6, weight_decay=1e-3, decoupled=False, state=_shampoo_slots)
+@optimizer(lr=0.1, memory=Share(1.0), eps=1e-6, weight_decay=1e-3, decoupled=False, state=_shampoo_slots)
 def shampoo(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Shampoo on matrices, Adagrad on vectors (with eps inside the root).
 
@@ -66,7 +67,9 @@ def inverse_fourth_root(m: Tensor, eps: Tensor) -> Tensor:
 
 
 def _soap_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
-    moments, most = zeros("mean", "square"), float(options["max_size"])
+    moments, most = zeros("mean", "square"), int(options["max_size"])
+    if most < 0:
+        raise BadInput(f"optimizer.max_size = {most}; allowed: integers from 0 on (0: no side is rotated)")
     if role in VECTORS:
         return moments
     return {**moments, **per_side(zeros_of_side, most=most), **per_side(identity_of_side, "_basis", most)}

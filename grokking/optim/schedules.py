@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from grokking.errors import BadInput
-from grokking.registry import Registry, options
+from grokking.registry import Registry, Share, options
 
 schedules = Registry("schedule")
 Schedule = Callable[..., Tensor]
@@ -17,8 +17,8 @@ def schedule(factor: Schedule) -> Schedule:
     """Register a schedule: a function of (step, steps, options with defaults).
 
     `step` [] float64 counts updates from 1 to `steps`, the budget; the factor multiplies every learning rate. Floats among
-    the options are numbers of each run (0-d tensors), the others are static: runs of one cohort may peak and end at rates of
-    their own. Never branch on a tensor.
+    the options are numbers of each run (0-d tensors; `Share(0.3)` is one between 0 and 1), the others are static: runs of one
+    cohort may peak and end at rates of their own. Never branch on a tensor.
     """
     schedules.add(factor, options(factor, skip=2))
     return factor
@@ -33,6 +33,7 @@ def constant(step: Tensor, steps: int) -> Tensor:
 @schedule
 def linear_warmup(step: Tensor, steps: int, warmup: int = 10) -> Tensor:
     """Rise linearly over the first `warmup` updates, then stay constant; the first update has 1 / warmup."""
+    _check_at_least(0, "warmup", warmup)
     return (step / max(warmup, 1)).clamp_max(1.0)
 
 
@@ -48,7 +49,7 @@ def cosine(step: Tensor, steps: int, warmup: int = 10, floor: float = 0.0, cycle
 
     Source: Loshchilov & Hutter 2017, arXiv 1608.03983
     """
-    _check_at_least_one("cycles", cycles)
+    _check_at_least(1, "cycles", cycles)
     through = _after(step, steps, warmup) * cycles % 1.0
     return linear_warmup(step, steps, warmup) * (floor + (1 - floor) * (1 + (math.pi * through).cos()) / 2)
 
@@ -59,13 +60,13 @@ def cyclical(step: Tensor, steps: int, low: float = 0.1, cycles: int = 4) -> Ten
 
     Source: Smith 2017, arXiv 1506.01186
     """
-    _check_at_least_one("cycles", cycles)
+    _check_at_least(1, "cycles", cycles)
     through = (step - 1) / steps * cycles % 1.0
     return low + (1 - low) * (1 - (2 * through - 1).abs())
 
 
 @schedule
-def one_cycle(step: Tensor, steps: int, rise: float = 0.3, start: float = 0.04, end: float = 4e-6) -> Tensor:
+def one_cycle(step: Tensor, steps: int, rise: float = Share(0.3), start: float = 0.04, end: float = 4e-6) -> Tensor:
     """Rise along half a cosine from `start` to the peak for a share `rise` of the steps, then fall to `end` at the last.
 
     As `torch.optim.lr_scheduler.OneCycleLR`, without its momentum cycle.
@@ -78,7 +79,9 @@ def one_cycle(step: Tensor, steps: int, rise: float = 0.3, start: float = 0.04, 
 
 
 @schedule
-def warmup_stable_decay(step: Tensor, steps: int, warmup: int = 10, decay: float = 0.2, floor: float = 0.0) -> Tensor:
+def warmup_stable_decay(
+    step: Tensor, steps: int, warmup: int = 10, decay: float = Share(0.2), floor: float = 0.0
+) -> Tensor:
     """Warm up, stay at the peak, and fall linearly to `floor` over the last share `decay` of the steps.
 
     The update after the last would have it.
@@ -113,6 +116,6 @@ def _eased(through: Tensor) -> Tensor:
     return (1 - (math.pi * through).cos()) / 2
 
 
-def _check_at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise BadInput(f"schedule.{name} = {value}; allowed: integers from 1 on")
+def _check_at_least(least: int, name: str, value: int) -> None:
+    if value < least:
+        raise BadInput(f"schedule.{name} = {value}; allowed: integers from {least} on")

@@ -4,11 +4,12 @@ So a bad static option or a broken rule shows now, and whoever branches on a val
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from grokking.errors import BadInput
 from grokking.optim import Numbers, State
@@ -32,6 +33,16 @@ def try_optimizer(entry: Entry, options: Options) -> None:
                 raise BadInput(f"optimizer {entry.name!r} changes the shape of its state: {', '.join(changed)}")
             if before != [tensor._version for tensor in (w, grad, *state.values())]:
                 raise BadInput(f"optimizer {entry.name!r} writes into a tensor that it was given; return new tensors")
+
+
+def waits_for_host(rule: Entry, options: Options, transforms: Sequence[tuple[Entry, Options]] = ()) -> bool:
+    """Whether a step decomposes a matrix: on CUDA the host looks whether that succeeded, which no CUDA graph can hold."""
+    with _Operators() as seen:
+        try_optimizer(rule, options)
+        for entry, own in transforms:
+            try_transform(entry, own, "lr" in rule.defaults)
+    names = [call.__name__ for call in seen.called]
+    return any("linalg" in name and "vector_norm" not in name for name in names)
 
 
 def try_schedule(entry: Entry, options: Options, steps: int) -> None:
@@ -115,11 +126,24 @@ def _numbers(entry: Entry, options: Options) -> Numbers:
     return Numbers({**options, **floats, "step": number})
 
 
+class _Operators(TorchDispatchMode):
+    """The operators that are called within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called: set[torch._ops.OpOverload] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.called.add(func)
+        return func(*args, **(kwargs or {}))
+
+
 @contextlib.contextmanager
 def _trying(what: str) -> Iterator[None]:
     """Every error within as one `BadInput` sentence."""
     try:
-        yield
+        with _Operators() as seen:
+            yield
     except BadInput:
         raise
     except Exception as error:
@@ -127,3 +151,7 @@ def _trying(what: str) -> Iterator[None]:
         if "meta tensors" in text:  # what PyTorch says to whoever asks a tensor for its value
             text = "it looks at the value of a tensor (if, while, float(…), .item()); use torch.where, for one"
         raise BadInput(f"{what}: {text}") from error
+    if random := [call.__name__ for call in seen.called if torch.Tag.nondeterministic_seeded in call.tags]:
+        raise BadInput(
+            f"{what}: {random[0]} draws from a generator that all runs share; allowed: grokking.hashing.normal(h.key, …), in a transform"
+        )
