@@ -14,18 +14,20 @@ from torch.func import grad, vmap
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "experiments"))
 
+import atlas_figure
 import optimizer_atlas as atlas
+from atlas_problems import ELEMENTWISE, FAMILIES, MATRIX_ARMS, SURFACES, valley
 
 from grokking.plotting import COLORS, DASHES, TITLES, Drawing, save
 
 PUBLISHED = Path(__file__).parent.parent / "figures" / "published"
-SIGNS = atlas.FAMILIES["signs of the entries"]
-ALONG = atlas.FAMILIES["along the gradient"]
+SIGNS = FAMILIES["signs of the entries"]
+ALONG = FAMILIES["along the gradient"]
 
 
 @pytest.fixture(scope="module")
 def quadratic():
-    return atlas.tables({"quadratic": atlas.SURFACES["quadratic"]})
+    return atlas.tables({"quadratic": SURFACES["quadratic"]})
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def turned(angle, w):
     return torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64) @ w
 
 
-@pytest.mark.parametrize("problem", [*atlas.SURFACES.values(), atlas.MATRIX], ids=lambda problem: problem.title)
+@pytest.mark.parametrize("problem", [*SURFACES.values(), atlas.MATRIX], ids=lambda problem: problem.title)
 def test_gradients_are_finite_differences(problem):
     w = problem.start + 0.3
     found, h = grad(problem.loss)(w).flatten(), 1e-6
@@ -47,7 +49,7 @@ def test_gradients_are_finite_differences(problem):
         assert (problem.loss(w + step) - problem.loss(w - step)) / (2 * h) == pytest.approx(found[k].item(), rel=1e-5)
 
 
-@pytest.mark.parametrize(("surface", "problem"), atlas.SURFACES.items())
+@pytest.mark.parametrize(("surface", "problem"), SURFACES.items())
 def test_minima_are_where_they_are_drawn(surface, problem):
     left, right, low, high = problem.box
     for minimum in problem.minima:
@@ -62,7 +64,7 @@ def test_minima_are_where_they_are_drawn(surface, problem):
     assert near < (0.3 if surface == "rosenbrock" else 0.05)  # a grid's lowest point lies anywhere in that valley
 
 
-@pytest.mark.parametrize(("loss", "condition"), [(atlas.quadratic, 2), (atlas.valley, 100)])
+@pytest.mark.parametrize(("loss", "condition"), [(SURFACES["quadratic"].loss, 2), (valley, 100)])
 def test_quadratics_have_their_condition(loss, condition):
     curvature = torch.autograd.functional.hessian(loss, torch.zeros(2, dtype=torch.float64))
     assert torch.linalg.cond(curvature).item() == pytest.approx(condition)
@@ -85,18 +87,18 @@ def test_the_condition_2_is_easy_but_for_fixed_steps(quadratic):
 
 
 def test_gradient_descent_makes_the_steps_of_its_formula():
-    problem = atlas.SURFACES["valley"]
+    problem = SURFACES["valley"]
     weights, losses = atlas.descend(problem, "gradient_descent")
-    curvature = torch.autograd.functional.hessian(atlas.valley, problem.start)
+    curvature = torch.autograd.functional.hessian(valley, problem.start)
     for k in (0, 8):
         shrink = torch.eye(2, dtype=torch.float64) - atlas.RATES[k] * curvature
         expected = torch.linalg.matrix_power(shrink, 50) @ problem.start
         assert torch.allclose(weights[50, k], expected, rtol=1e-9, atol=1e-12)
-        assert losses[50, k].item() == pytest.approx(atlas.valley(expected).item())
+        assert losses[50, k].item() == pytest.approx(valley(expected).item())
 
 
 def test_weights_do_not_decay():
-    flat = dataclasses.replace(atlas.SURFACES["valley"], loss=lambda w: 0.0 * w.sum(), steps=3)
+    flat = dataclasses.replace(SURFACES["valley"], loss=lambda w: 0.0 * w.sum(), steps=3)
     still = dataclasses.replace(atlas.MATRIX, loss=lambda w: 0.0 * w.sum(), start=torch.eye(8).double(), steps=3)
     for problem in (flat, still):
         for arm in problem.arms:
@@ -106,9 +108,9 @@ def test_weights_do_not_decay():
 
 @pytest.mark.parametrize("name", ["nesterov", "adagrad", "rmsprop", "sign_sgd"])
 def test_only_rules_along_the_gradient_do_not_see_how_the_axes_are_turned(name):
-    problem = atlas.SURFACES["valley"]
+    problem = SURFACES["valley"]
     start, angle = problem.start, math.pi / 6
-    straight = dataclasses.replace(problem, loss=lambda w: atlas.valley(w, 0.0), start=turned(angle, start), steps=50)
+    straight = dataclasses.replace(problem, loss=lambda w: valley(w, 0.0), start=turned(angle, start), steps=50)
     (_, mine), (_, other) = atlas.descend(dataclasses.replace(problem, steps=50), name), atlas.descend(straight, name)
     alike = torch.allclose(mine[:, :9], other[:, :9], rtol=1e-6)
     assert alike == (name in ALONG)
@@ -150,8 +152,8 @@ def test_pictures_are_drawn_from_the_tables_that_are_saved(quadratic, matrix, tm
         assert set(again) == set(parts)
         for part, table in parts.items():
             pd.testing.assert_frame_equal(again[part], table, check_exact=True)
-    problem = atlas.SURFACES["quadratic"]
-    monkeypatch.setattr(atlas, "SURFACES", {"quadratic": problem, "again": problem})
+    problem = SURFACES["quadratic"]
+    monkeypatch.setattr(atlas_figure, "SURFACES", {"quadratic": problem, "again": problem})
     monkeypatch.setattr(atlas, "descend", None)  # drawing never trains
     parts = {part: pd.concat([table, table.assign(surface="again")]) for part, table in quadratic.items()}
     drawn = atlas.surfaces(parts).figure.axes
@@ -165,7 +167,7 @@ def test_every_arm_has_a_title_and_a_look_of_its_own():
     assert set(COLORS) == set(TITLES) <= set(atlas.optimizers)
     looks = [(color, DASHES.get(name, "-")) for name, color in COLORS.items()]
     assert len(set(looks)) == len(looks)
-    assert {arm.split(",")[0] for arm in (*atlas.ELEMENTWISE, *atlas.MATRIX_ARMS)} <= set(COLORS)
+    assert {arm.split(",")[0] for arm in (*ELEMENTWISE, *MATRIX_ARMS)} <= set(COLORS)
 
 
 def test_the_published_tables_are_what_is_computed(quadratic):
