@@ -56,7 +56,15 @@ AS_PUBLISHED: dict[str, Settings] = {
     "Adam, Grokfast": {**ADAM, "optimizer.weight_decay": 0.005, "transforms": "grokfast_ema", LAMB: 2.0},
 }
 TUNING = [Study(REAL, own, SEEDS) for own in GRIDS.values()]
-CHOSEN: dict[str, Settings] = {}
+CHOSEN: dict[str, Settings] = {  # the best of each by steps-to-sustain (of equals, steps-to-generalize)
+    "AdamW": {**ADAMW, "optimizer.lr": 1e-3, "optimizer.weight_decay": 10.0},
+    "Grokfast": {**GROKFAST, "optimizer.lr": 1e-3, "optimizer.weight_decay": 10.0, LAMB: 0.5},
+    "⊥Grad": {**ADAMW, "transforms": "orthograd", "optimizer.lr": 0.03, "optimizer.weight_decay": 0.3},
+    "decay to the start": {
+        **{**ADAMW, "optimizer.lr": 0.03, "optimizer.weight_decay": 0.0},
+        **{"transforms": "decay_to_start", "transform.decay_to_start.decay": 1.0},
+    },
+}
 STUDIES = {
     "smoke": [
         Study({**SMALL, "steps": 300}, [*(own[0] for own in GRIDS.values()), *AS_PUBLISHED.values()], range(1)),

@@ -1,6 +1,7 @@
 """`python -m grokking` and the console script `grokking`: exit codes and nothing else."""
 
 import contextlib
+import os
 import shlex
 import signal
 import sys
@@ -10,7 +11,9 @@ from typing import Any, TextIO
 
 from grokking.errors import BadInput, Interrupted, Unwritable, notices_as_sentences
 
+retries = 0
 RETRY = 0.05  # seconds until a signal that came amid an import is looked at again
+MOST_RETRIES = 80  # as patient as a step is given time to end
 
 
 def main() -> None:
@@ -72,7 +75,12 @@ def _command(arguments: list[str]) -> str:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """Raise, but not through an import: extensions abort the process then, or leave modules that cannot be loaded again."""
+    global retries
     if _importing(frame):
+        retries += 1
+        if retries > MOST_RETRIES:  # a user's file that never ends
+            print("\ngrokking: stopped in the middle of an import", file=sys.stderr, flush=True)
+            os._exit(128 + number)
         again = threading.Timer(RETRY, signal.raise_signal, (number,))
         again.daemon = True
         again.start()

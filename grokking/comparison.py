@@ -45,6 +45,8 @@ def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
         ratio, test = _against(times[name], times[reference], name == reference)
         if not events.any():
             mean, ratio = _bare(mean), _bare(ratio)
+            if name != reference and not observed(groups[reference])[1].any():
+                ratio = Estimate(None, None, None, ratio.n)  # of two bounds nothing follows
         line: dict[str, Any] = {
             arm: name,
             "n": len(group),

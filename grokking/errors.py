@@ -25,6 +25,14 @@ class Notice(UserWarning):
     """Something the user should know and the work goes on: a damaged unit, an unequal duplicate."""
 
 
+def words(error: BaseException) -> str:
+    """What went wrong in someone's code, on one line."""
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({error.code!r})"
+    text = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def notices_as_sentences() -> None:
     """From now on this process prints a `Notice` as one line on stderr, once each, instead of as Python warnings."""
     usual = warnings.showwarning

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from grokking import arms_figure
 from grokking.errors import BadInput
 from grokking.extensions import import_extension
 from grokking.plotting import Drawing
@@ -30,13 +32,13 @@ class Experiment:
 
 
 def open_experiment(path: str) -> Experiment:
-    """Load an experiment file, which must define STUDIES and draw, and may define COMPILE."""
+    """Load an experiment file, which must define STUDIES, and may define draw and COMPILE."""
     module = import_extension(path)
-    for name in ("STUDIES", "draw"):
-        if not hasattr(module, name):
-            raise BadInput(
-                f"{path} defines no {name}; an experiment defines STUDIES (scale → list of Study) and draw(results)"
-            )
+    if not hasattr(module, "STUDIES"):
+        raise BadInput(
+            f"{path} defines no STUDIES; an experiment defines STUDIES (scale → list of Study), and draw(results) where "
+            "dots by arm are not enough"
+        )
     compile = getattr(module, "COMPILE", ())
     if not isinstance(compile, (list, tuple)):
         raise BadInput(
@@ -47,4 +49,4 @@ def open_experiment(path: str) -> Experiment:
             raise BadInput(
                 f"{path} has no scale {scale!r}, which its COMPILE names; {suggest(scale, list(module.STUDIES))}"
             )
-    return Experiment(path, module.STUDIES, module.draw, compile)
+    return Experiment(path, module.STUDIES, getattr(module, "draw", partial(arms_figure.draw, path)), compile)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from grokking.errors import BadInput
+from grokking.errors import BadInput, words
 
 
 def import_extensions(modules: Iterable[str]) -> None:
@@ -19,11 +19,17 @@ def import_extensions(modules: Iterable[str]) -> None:
 
 def import_extension(name: str) -> ModuleType:
     """Import `path/to/file.py` or `package.module`."""
-    if not name.endswith(".py"):
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise BadInput(f"cannot import {name!r}: {error}; name a .py file or an installed module") from None
+    if name.endswith(".py"):
+        return _import_file(name)
+    try:
+        return importlib.import_module(name)
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"cannot import {name!r}: {words(error)}; name a .py file or an installed module") from None
+
+
+def _import_file(name: str) -> ModuleType:
     path = Path(name).resolve()
     if not path.is_file():
         raise BadInput(f"no file {name!r}; name a .py file or an installed module")
@@ -43,10 +49,10 @@ def import_extension(name: str) -> ModuleType:
         sys.modules[path.stem] = module  # `import my_file`, and an optimizer named my_file.MyOptimizer, are this module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         for name_in in [key for key, there in sys.modules.items() if there is module]:
             del sys.modules[name_in]
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise BadInput(f"{name} cannot be loaded: {words(error)}") from error
     return module

@@ -5,6 +5,7 @@ generalization it says nothing of when the network generalises, which takes long
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from grokking.registry import is_rate
 
 STEPS = 1_000  # unless said otherwise
 EVALUATIONS = 200
+SMALLEST = 1e-12  # rate, and its inverse the largest
 BROKEN = 2.0  # times its least, and it never comes back below: there the loss has left
 
 
@@ -24,11 +26,13 @@ def parse_range(text: str) -> tuple[float, float]:
     low, _, high = text.partition(":")
     try:
         found = float(low), float(high)
-        if 0 < found[0] < found[1] < np.inf:
+        if SMALLEST <= found[0] < found[1] <= 1 / SMALLEST:
             return found
     except ValueError:
         pass
-    raise BadInput(f"lr-range = {text!r}; allowed: two positive numbers, the lower one first, such as 1e-6:1")
+    raise BadInput(
+        f"lr-range = {text!r}; allowed: two numbers from {SMALLEST:g} to {1 / SMALLEST:g}, the lower one first, such as 1e-6:1"
+    )
 
 
 def settings_of_range(
@@ -70,11 +74,13 @@ def settings_of_range(
 
 def with_rates(runs: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     """The curves table with the learning rate at each evaluation, and optimizer and seed."""
-    own = runs.set_index("run_id")[["optimizer.name", "seed", "optimizer.lr", "schedule.first", "steps"]]
+    own = runs.set_index("run_id")[["optimizer.name", "seed", "optimizer.lr", "schedule.first", "steps", "diverged_at"]]
     table = curves.join(own, on="run_id")
+    over = table["step"] >= table["diverged_at"].astype(float)  # weights are frozen there, whatever their loss is
+    table.loc[over, "train_loss"] = np.inf
     through = (table["step"] - 1) / np.maximum(table["steps"].astype(float) - 1, 1)
     table.insert(2, "lr", table["optimizer.lr"] * table["schedule.first"] ** (1 - through))
-    return table.drop(columns=["optimizer.lr", "schedule.first", "steps"])
+    return table.drop(columns=["optimizer.lr", "schedule.first", "steps", "diverged_at"])
 
 
 def findings(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,21 +139,40 @@ def drawing(runs: pd.DataFrame, curves: pd.DataFrame, machines: Sequence[str]) -
             if (rates := found[column].dropna()).size:
                 for axes in (top, bottom):
                     axes.axvline(float(np.exp(np.log(rates).median())), color="black", lw=0.9, ls=dash, label=words)
-        top.set(yscale="log", ylabel="training loss (log)", title=f"{label(name)} on {first['task.name']}")
+        if np.isfinite(table["train_loss"]).any():
+            top.set_yscale("log")
+        top.set(ylabel="training loss (log)", title=f"{label(name)} on {first['task.name']}")
         bottom.set(ylabel="accuracy", ylim=(-0.03, 1.05))
         rates_axis(bottom)
         figure.legend(*top.get_legend_handles_labels(), loc="outside upper center", ncols=4)
         caption(
             figure,
-            f"The learning rate rises geometrically over {first['steps']:,} steps. Every line is a seed (n = {len(runs)}); upright "
-            "lines: medians over seeds. Below: validation (solid) and training (dotted) accuracy; how soon "
+            f"The learning rate rises geometrically over {first['steps']:,} steps{conditions(first)}. Every line is a seed (n = {len(runs)}); upright "
+            "lines: medians over seeds of where the loss falls fastest, is least, and leaves (stays above twice its least). Below: validation (solid) and training (dotted) accuracy; how soon "
             f"a network generalises, such a run does not say. Trained on: {'; '.join(machines)}.",
         )
     return Drawing(f"lr_range_{first['task.name']}_{name}", figure, {"": table, "found": found}, len(runs))
 
 
+def conditions(run: Mapping[Any, Any]) -> str:
+    """What else rises with the rate, and the decay that a high rate multiplies: they decide, too, where a run breaks."""
+    own = {
+        str(name).removeprefix("optimizer."): value for name, value in run.items() if str(name).startswith("optimizer.")
+    }
+    numbers = {name: value for name, value in own.items() if isinstance(value, float) and value > 0}
+    rising = [
+        f"{name} at {value / own['lr']:.2g} of it" for name, value in numbers.items() if is_rate(name) and name != "lr"
+    ]
+    decays = [f"{name} {value:g}" for name, value in numbers.items() if name.endswith("weight_decay")]
+    return (f", and with it {' and '.join(rising)}" if rising else "") + (
+        f"; {' and '.join(decays)} as set, times the rate" if decays else ""
+    )
+
+
 def sentence(line: Mapping[str, float], name: str) -> str:
     """What was found of one run."""
+    if not np.isfinite(line["least_loss"]):
+        return f"{name} seed {line['seed']:.0f}: training loss is finite at none of these rates"
     left = "does not leave it" if np.isnan(line["leaves"]) else f"leaves it for good at {line['leaves']:.2g}"
     return (
         f"{name} seed {line['seed']:.0f}: training loss falls fastest at lr {line['fastest']:.2g}, is least "

@@ -193,6 +193,9 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     defaults |= {f"{kind}.{name}": value for kind, entry in entries.items() for name, value in entry.defaults.items()}
     for name in settings:
         if name not in defaults:
+            _, own, rest = name.partition("transform.")
+            if own and (called := rest.partition(".")[0]) in transforms:
+                raise BadInput(f"{name} is an option of a transform that is not in use; add transforms={called}")
             raise BadInput(f"unknown setting {name!r}; {suggest(name, sorted(defaults))}")
     values = {name: _cast(name, settings.get(name, default), default) for name, default in defaults.items()}
     values["transforms"] = ",".join(named(str(values["transforms"]))) or "none"
@@ -236,7 +239,7 @@ def _cast(name: str, value: Scalar, default: Scalar) -> Scalar:
             if str(value).lower() not in ("true", "false"):
                 raise ValueError
             return str(value).lower() == "true"
-        if kind is int and float(value) != int(float(value)):
+        if kind is int and (float(value) != int(float(value)) or abs(float(value)) >= 2**31):
             raise ValueError
         if kind is float:
             return float(value) + 0.0  # -0.0 and 0.0 are one number
@@ -261,6 +264,8 @@ def _check_number(name: str, value: float, default: Scalar, external: bool) -> N
         allowed, good = "0 up to, but not including, 1", 0 <= value < 1
     elif isinstance(default, Share):
         allowed, good = "0 to 1", 0 <= value <= 1
+    elif isinstance(default, float) and default < 0:
+        allowed, good = "finite numbers", math.isfinite(value)
     else:
         allowed, good = "finite numbers from 0 on", 0 <= value < math.inf
     if not good:

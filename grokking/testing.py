@@ -1,10 +1,11 @@
-"""What every optimizer and every transform has to keep, a user's too: tried on small runs, one promise after the other.
+"""What every optimizer, every transform and every schedule has to keep, a user's too: tried on small runs, one promise after the other.
 
-`grokking check my_rule.py` tries all that a file registers; `check_optimizer("adamw")` and `check_transform("clip_norm")`
-raise in a test of your own.
+`grokking check my_rule.py` tries all that a file registers; `check_optimizer("adamw")`, `check_transform("clip_norm")` and
+`check_schedule("cosine")` raise in a test of your own.
 """
 
 import itertools
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,12 @@ from grokking.engine.cohort import Cohort, start
 from grokking.engine.external import ExternalTrainer
 from grokking.engine.loop import Training, Trains, begin
 from grokking.engine.trainer import Trainer
-from grokking.errors import BadInput
+from grokking.errors import BadInput, words
 from grokking.optim import Numbers, State, optimizers
+from grokking.optim.schedules import schedules
 from grokking.optim.stepping import made, take_step
 from grokking.optim.transforms import transforms
-from grokking.registry import Scalar, is_rate
+from grokking.registry import Registry, Scalar, is_rate
 from grokking.roles import Role
 from grokking.runs import RunSpec, contract, optimizer_options, run_spec
 from grokking.seeding import stream
@@ -61,6 +63,24 @@ def check_transform(name: str, **settings: Scalar) -> None:
     _raise_at_first(transform_promises(name, settings))
 
 
+def check_schedule(name: str, **settings: Scalar) -> None:
+    """Raise `Broken` at the first promise that the schedule does not keep."""
+    _raise_at_first(schedule_promises(name, settings))
+
+
+def kind_of(name: str) -> tuple[str, str]:
+    """The kind of what has this name, and the name; `BadInput` where nothing has."""
+    for kind, (there, _) in CHECKED.items():
+        if name in there:
+            return kind, name
+    return "optimizer", optimizers[name].name
+
+
+def promises_of(kind: str, name: str) -> Iterator[Promise]:
+    """The promises of an optimizer, a transform or a schedule."""
+    return CHECKED[kind][1](name)
+
+
 def optimizer_promises(name: str, settings: Mapping[str, Scalar] | None = None) -> Iterator[Promise]:
     """Try every promise of an optimizer, with these settings changed."""
     spec = _spec({"optimizer.name": name}, settings or {})
@@ -74,6 +94,34 @@ def transform_promises(name: str, settings: Mapping[str, Scalar] | None = None) 
     """Try every promise of a transform, before AdamW's rule."""
     _ = transforms[name]
     yield from _in_the_engine(_spec({"transforms": name}, settings or {}))
+
+
+def schedule_promises(name: str, settings: Mapping[str, Scalar] | None = None) -> Iterator[Promise]:
+    """Try every promise of a schedule, for budgets of 1 step to 1,000."""
+    _ = schedules[name]
+    spec = _spec({"schedule.name": name}, settings or {})
+    yield _promise("every factor is a finite number from 0 on", lambda: _finite_factors(spec))
+    yield from _in_the_engine(spec)
+
+
+CHECKED: dict[str, tuple[Registry, Callable[[str], Iterator[Promise]]]] = {
+    "optimizer": (optimizers, optimizer_promises),
+    "transform": (transforms, transform_promises),
+    "schedule": (schedules, schedule_promises),
+}
+
+
+def _finite_factors(spec: RunSpec) -> str:
+    own = {key.removeprefix("schedule."): value for key, value in spec.hyper if key.startswith("schedule.")}
+    numbers = {key: torch.tensor(value, dtype=torch.float64) for key, value in own.items()}
+    for steps in (1, 2, 10, 1_000):
+        for step in range(1, steps + 1):
+            at = torch.tensor(float(step), dtype=torch.float64)
+            options = {**spec.setting.options("schedule"), **numbers}
+            factor = float(schedules[spec.setting.name("schedule")].make(at, steps, **options))
+            if not 0 <= factor < math.inf:
+                return f"{factor:g} at step {step} of {steps}"
+    return ""
 
 
 def _spec(chosen: Mapping[str, Scalar], changed: Mapping[str, Scalar]) -> RunSpec:
@@ -94,8 +142,8 @@ def _promise(text: str, tried: Callable[[], str]) -> Promise:
         seen = tried()
     except BadInput as error:
         seen = str(error)
-    except Exception as error:
-        seen = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        seen = words(error)
     return Promise(text, not seen, seen)
 
 
@@ -287,7 +335,8 @@ def _survives_a_checkpoint(specs: Sequence[RunSpec]) -> str:
         _advance(trainer, unit, 3)
         _advance(Trainer(specs[0].setting, CPU), found[0], 3)
     same = all(
-        a.equal(b) for a, b in zip(tree_leaves(unit.cohort.moving), tree_leaves(found[0].cohort.moving), strict=True)
+        a.numpy().tobytes() == b.numpy().tobytes()
+        for a, b in zip(tree_leaves(unit.cohort.moving), tree_leaves(found[0].cohort.moving), strict=True)
     )
     return "" if same else "continued from one, the runs go elsewhere"
 

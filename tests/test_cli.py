@@ -360,6 +360,80 @@ def test_a_flag_that_is_given_twice_is_refused_instead_of_forgotten(flag):
         command_line(["run", flag, "task.p=7", f"{flag}=model.width=16"])
 
 
+def test_a_file_that_is_never_loaded_can_be_interrupted(tmp_path):
+    path = tmp_path / "endless.py"
+    path.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nwhile True: pass\n")
+    call = [sys.executable, "-m", "grokking", "run", "--import", str(path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert "stopped in the middle of an import" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["import sys; sys.exit(0)", "raise ValueError('no')"])
+def test_a_file_that_exits_or_raises_is_told_in_one_sentence(tmp_path, text):
+    path = tmp_path / "leaves.py"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"leaves\.py cannot be loaded: (it calls sys\.exit\(0\)|ValueError: no)$"):
+        command_line(["list", "tasks", "--import", str(path)])
+
+
+def test_what_a_users_file_prints_is_no_result(tmp_path):
+    (tmp_path / "talks.py").write_text(
+        "from grokking.optim import optimizer\n\nprint('imported')\n\n\n@optimizer(lr=0.1)\ndef talks(w, grad, state, h, role):\n"
+        "    'w ← w - lr · grad'\n    print('called')\n    return w - h.lr * grad, state\n"
+    )
+    for workers in ("1", "2"):
+        done = grokking(
+            *(
+                "run",
+                "--import",
+                "talks.py",
+                "--optimizer",
+                "talks",
+                "--steps",
+                "3",
+                "--seeds",
+                "0:2",
+                "--json",
+                "--set",
+            ),
+            *("task.p=7", "model.width=16", "model.heads=2", "--workers", workers, "--out", workers),
+            cwd=tmp_path,
+        )
+        assert [json.loads(line)["steps_trained"] for line in done.stdout.splitlines()] == [3, 3]
+        assert "imported" in done.stderr
+        assert "called" in done.stderr
+
+
+@pytest.mark.parametrize("call", [["draw", "experiments/optimizers.py"], ["run", "--lr-range", "1e-3:1"]])
+def test_figures_that_cannot_be_written_are_told_before_any_work(tmp_path, call):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        BadInput, match=r"cannot write figures to '.*file/figures': Not a directory; name a writable folder"
+    ):
+        command_line([*call, "--figures", str(tmp_path / "file" / "figures"), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("module", ["", ".relative", "no_such_module", "a..b"])
+def test_what_is_no_module_is_told_in_one_sentence(module):
+    with pytest.raises(BadInput, match=rf"cannot import '{module}': .*; name a \.py file or an installed module"):
+        command_line(["list", "tasks", "--import", module])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["--set", "optimizer.lr=0.1", "optimizer.lr=0.2"],
+        ["--optimizer", "adam", "--set", "optimizer.name=sgd"],
+        ["--task", "mod_sub", "--set", "task.name=mod_mul"],
+    ],
+)
+def test_two_values_for_one_setting_are_refused(call):
+    with pytest.raises(BadInput, match="was said too; say it once"):
+        command_line(["run", *call])
+
+
 def test_a_signal_amid_an_import_waits_until_it_is_done(tmp_path):
     """Exceptions that pass through the import of an extension abort the process, or leave it half loaded."""
     (tmp_path / "slow_to_import.py").write_text(

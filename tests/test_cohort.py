@@ -308,6 +308,14 @@ def test_the_loop_counts_a_diverged_run_and_lets_the_others_finish():
     assert [len(snapshot.cohort.specs) for snapshot in snapshots] == [4, 3, 3, 3, 3, 3]
 
 
+def test_a_run_whose_last_update_overflows_diverged_at_it():
+    """No further update comes that would find its loss non-finite."""
+    bad = run_spec({**TINY, "optimizer.name": "sgd", "optimizer.lr": 1e308, "schedule.name": "constant", "steps": 1}, 0)
+    (snapshot,) = trained_from_start([bad], CPU)
+    row = snapshot.ended[0].row()
+    assert (row["status"], row["diverged_at"], row["steps_trained"]) == ("diverged", 1, 1)
+
+
 def test_an_accuracy_seen_behind_the_divergence_is_no_generalising(scripted):
     scripted |= {0: lambda step: float(step >= 10)}
     (snapshot,) = trained_from_start([spec(0, "sgd", optimizer__lr=1e30)], CPU)

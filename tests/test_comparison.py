@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grokking.arms_figure import arms
 from grokking.comparison import agreement, compare, paired_ratio
 from grokking.errors import BadInput
 from grokking.publish import interval
@@ -24,6 +25,27 @@ def runs(**arms):
         for name, times in arms.items()
         for seed, time in enumerate(times)
     ).astype({"steps_to_generalize": "Int64"})
+
+
+def test_of_two_bounds_nothing_follows():
+    table = compare(runs(a=[None, None], b=[None, None], c=[100, None]), "arm", reference="a").set_index("arm")
+    assert table["is_bound"].tolist() == [True, True, False]
+    assert pd.isna(table.loc["b", "ratio"])
+    assert table.loc["c", "ratio"] == pytest.approx(0.55)
+
+
+def test_an_arm_is_called_by_the_settings_in_which_it_differs():
+    rows = [
+        {"optimizer.name": "adamw", "optimizer.lr": 0.1, "optimizer.beta1": 0.9, "transforms": "none"},
+        {"optimizer.name": "adamw", "optimizer.lr": 0.2, "optimizer.beta1": 0.9, "transforms": "clip_norm"},
+        {"optimizer.name": "muon", "optimizer.lr": 0.3, "optimizer.momentum": 0.95, "transforms": "none"},
+    ]
+    rows[1] |= {"transform.clip_norm.max_norm": 1.0}
+    called = ["AdamW, lr 0.1, transforms none", "AdamW, lr 0.2, transforms clip_norm", "Muon, lr 0.3, transforms none"]
+    assert arms(pd.DataFrame(rows)) == called
+    assert arms(pd.DataFrame(rows[:1] + rows[2:])) == ["AdamW", "Muon"]
+    assert arms(pd.DataFrame([{**rows[0], "batch_size": size} for size in (8, 9)])) == ["batch_size 8", "batch_size 9"]
+    assert arms(pd.DataFrame(rows[:1])) == ["AdamW"]
 
 
 def test_every_column_of_a_small_table_is_what_the_hand_says():

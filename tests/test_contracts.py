@@ -1,14 +1,17 @@
 """The promises of every optimizer and transform: kept by all that ship, and broken by what breaks them."""
 
+import sys
+
 import pytest
 import torch
 
 from grokking.cli import command_line
 from grokking.errors import BadInput
 from grokking.optim import optimizer, optimizers, zeros
+from grokking.optim.schedules import schedule, schedules
 from grokking.optim.transforms import transform, transforms
 from grokking.store import load
-from grokking.testing import Broken, check_optimizer, check_transform
+from grokking.testing import Broken, check_optimizer, check_schedule, check_transform
 
 BUILT_IN = [name for name in optimizers if optimizers[name].make.__module__.startswith("grokking.")]
 ANYONES = [
@@ -164,6 +167,60 @@ def test_a_rule_that_draws_from_pytorchs_generator_is_refused_at_once():
         check_optimizer("gambles")
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda w: w + torch.rand(w.shape), r"rand\S* draws from a generator that all runs share"),
+        (lambda w: w.long(), "returns weights of torch.int64; they were torch.float32"),
+        (lambda w: w > 0, "returns weights of torch.bool"),
+        (lambda w: w.to(torch.complex64), "returns weights of torch.complex64"),
+        (lambda w: sys.exit(0), r"it calls sys\.exit\(0\)"),
+    ],
+)
+def test_a_rule_that_no_run_could_keep_is_refused_at_once(returned, message):
+    @optimizer(lr=0.1)
+    def loses(w, grad, state, h, role):
+        """w ← something else"""
+        return returned(w), state
+
+    with pytest.raises(BadInput, match=message):
+        check_optimizer("loses")
+
+
+def test_a_decorator_without_its_numbers_is_refused():
+    def bare(w, grad, state, h, role):
+        """w ← w - grad"""
+        return w - grad, state
+
+    with pytest.raises(
+        BadInput, match=r"@optimizer stands before bare without its numbers; write @optimizer\(lr=0\.1\)"
+    ):
+        optimizer(bare)
+
+
+@pytest.mark.parametrize("name", [name for name in schedules if "." not in name])
+def test_every_schedule_keeps_its_promises(name):
+    check_schedule(name)
+
+
+def test_a_schedule_that_divides_by_zero_is_found_out():
+    @schedule
+    def blows_up(step, steps, power: float = -0.5):
+        """(t - 1) ^ power."""
+        return (step - 1) ** power
+
+    with pytest.raises(Broken, match=r"every factor is a finite number from 0 on: no, inf at step 1 of 1"):
+        check_schedule("blows_up")
+
+    @schedule
+    def falls_below(step, steps, slope: float = -2.0):
+        """1 + slope · (t - 1)."""
+        return 1 + slope * (step - 1)
+
+    with pytest.raises(Broken, match="no, -2 at step 2 of 2"):  # a default below 0 allows any finite number
+        check_schedule("falls_below", schedule__slope=-3.0)
+
+
 def test_a_transform_that_mixes_up_the_weights_is_refused_at_once():
     @transform()
     def flattens(grads, weights, state, h):
@@ -247,6 +304,31 @@ def test_a_users_file_is_checked_listed_and_trained(tmp_path, capsys):
 
 
 @pytest.mark.parses
+def test_a_file_is_checked_to_its_end_whatever_fails_and_twins_are_both_checked(tmp_path, capsys):
+    path = tmp_path / "several.py"
+    path.write_text(
+        "from grokking.optim import optimizer\nfrom grokking.optim.transforms import transform\n\n\n"
+        "@optimizer(lr=0.1)\ndef broken(w, grad, state, h, role):\n    'w ← w'\n    return None\n\n\n"
+        "@optimizer(lr=0.1)\ndef twin(w, grad, state, h, role):\n    'w ← w + lr · grad'\n    return w + h.lr * grad, state\n\n\n"
+        "@transform()\ndef twin(tree, weights, state, h):\n    'g ← g'\n    return tree, state\n"
+    )
+    assert command_line(["check", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("\ntwin\n") == 2
+    assert "FAIL  optimizer 'broken' fails on a parameter with the role embedding: it returns nothing" in said
+    assert "FAIL  some learning rate takes it down a convex quadratic" in said
+
+
+@pytest.mark.parses
+def test_a_thing_is_listed_with_all_that_is_said_of_it(capsys):
+    assert command_line(["list", "optimizers", "muon"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("`momentum_form`:", "`scale` for w [out, in]:", "orthogonalize=jordan"))
+    with pytest.raises(BadInput, match="unknown schedule 'cosin'; did you mean cosine"):
+        command_line(["list", "schedules", "cosin"])
+
+
+@pytest.mark.parses
 def test_what_does_not_keep_a_promise_is_said_and_fails(tmp_path, capsys):
     path = tmp_path / "climbing.py"
     path.write_text(
@@ -261,7 +343,7 @@ def test_what_does_not_keep_a_promise_is_said_and_fails(tmp_path, capsys):
 def test_a_file_that_registers_nothing_is_said(tmp_path):
     path = tmp_path / "empty.py"
     path.write_text("")
-    with pytest.raises(BadInput, match="registers no optimizer and no transform"):
+    with pytest.raises(BadInput, match="registers no optimizer, no transform and no schedule"):
         command_line(["check", str(path)])
 
 
@@ -318,10 +400,14 @@ def test_a_users_rule_shows_up_in_a_sweep(tmp_path, capsys):
         "from grokking.study import Study\n"
         "SMALL = {'task.p': 7, 'model.width': 16, 'model.heads': 2, 'batch_size': 16, 'steps': 12}\n"
         "ARMS = [{'optimizer.name': name} for name in ('sign_momentum_swept', 'adamw')]\n"
-        "STUDIES = {'smoke': [Study(SMALL, ARMS, range(2))]}\n\n\ndef draw(results):\n    return []\n"
+        "STUDIES = {'smoke': [Study(SMALL, ARMS, range(2))]}\n"
     )
     call = ["sweep", str(experiment), "--scale", "smoke", "--import", str(rule), "--workers", "2"]
     assert command_line([*call, "--out", str(tmp_path / "out"), "--device", "cpu", "--compile", "off"]) == 0
     table = load(tmp_path / "out").runs
     assert table["optimizer.name"].value_counts().to_dict() == {"sign_momentum_swept": 2, "adamw": 2}
     assert table["steps_trained"].tolist() == [12] * 4
+    places = ["--out", str(tmp_path / "out"), "--figures", str(tmp_path / "figures")]
+    assert command_line(["draw", str(experiment), "--scale", "smoke", "--import", str(rule), *places]) == 0
+    assert "| sign_momentum_swept | 0 of 2 (0) | not reached | ≥ 12 |" in capsys.readouterr().out
+    assert (tmp_path / "figures" / "swept.png").exists()

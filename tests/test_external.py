@@ -1,5 +1,6 @@
 """Anyone's optimizer: its options, what its step asks for, and that it trains the very runs that ours do."""
 
+import linecache
 import sys
 import types
 
@@ -241,12 +242,15 @@ def test_a_tensor_of_a_rate_is_filled_and_no_rate_is_left_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer.name": "torch.optim.Nadam"}, r"torch\.optim has no 'Nadam'; did you mean NAdam"),
+        (
+            {"optimizer.name": "torch.optim.Nadam"},
+            r"'torch\.optim\.Nadam': torch\.optim has no such class; did you mean NAdam",
+        ),
         ({"optimizer.name": "nowhere.Adam"}, r"cannot import 'nowhere'.*install 'nowhere', or name your own file"),
         ({"optimizer.name": "pytorch_optimizer.SAM"}, "wants 'base_optimizer', which has no default; write a function"),
         (
             {"optimizer.name": "torch.optim.Muon"},
-            "fails at its defaults: Muon only supports 2D parameters.*a function of `model`",
+            "fails at its defaults: ValueError: Muon only supports 2D parameters.*a function of `model`",
         ),
         (
             {"optimizer.name": "torch.optim.NAdam", "optimizer.betas": "0.9"},
@@ -256,9 +260,12 @@ def test_a_tensor_of_a_rate_is_filled_and_no_rate_is_left_alone():
             {"optimizer.name": "torch.optim.NAdam", "optimizer.betas": "a,b"},
             r"optimizer.betas = 'a,b'; allowed: 2 numbers",
         ),
-        ({"optimizer.name": "torch.optim.SGD", "optimizer.momentum": -1}, "momentum = -1.0: Invalid momentum value"),
+        (
+            {"optimizer.name": "torch.optim.SGD", "optimizer.momentum": -1},
+            "momentum = -1.0: ValueError: Invalid momentum value: -1.0$",
+        ),
         ({"optimizer.name": "torch.zeros"}, "is no class and no function of parameters"),
-        ({"optimizer.name": "..x"}, "that is no dotted name"),
+        ({"optimizer.name": "..x"}, "is no dotted name; allowed: module.Class"),
         ({"optimizer.name": "torch.nn.Linear"}, "wants 'out_features', which has no default"),
         ({"optimizer.name": "torch.optim.NAdam", "optimizer.lr": 0.0}, "optimizer.lr = 0.0; allowed: positive"),
         ({"optimizer.name": "torch.optim.NAdam", "optimizer.rate": 1}, "unknown setting 'optimizer.rate'"),
@@ -277,6 +284,41 @@ def test_a_release_is_part_of_the_run_and_so_is_a_users_source(mine):
         "import torch\n\n\nclass Mine(torch.optim.SGD):\n    def __init__(self, params, lr: float = 0.1):\n        super().__init__(params, lr=lr)\n"
     )
     assert dict(tiny(f"{module}.Mine").setting.versions)["optimizer"].startswith("source:")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("lr * 1.0", "lr * 0.5"),
+        ("class Base(torch.optim.SGD): momentum = 1", "class Base(torch.optim.SGD): momentum = 2"),
+    ],
+)
+def test_an_edit_anywhere_in_a_users_file_is_another_run(mine, before, after):
+    """A function returns what is defined elsewhere in the file, and a class inherits from it."""
+    text = (
+        "import torch\n\n\nclass Base(torch.optim.SGD): momentum = 1\n\n\nclass Mine(Base):\n"
+        "    def __init__(self, params, lr: float = 0.1):\n        super().__init__(params, lr=lr * 1.0)\n\n\n"
+        "def mine(params, lr: float = 0.1):\n    return Mine(params, lr=lr)\n"
+    )
+    names = [f"{mine(text)}.{name}" for name in ("Mine", "mine")]
+    first = [tiny(name).run_id for name in names]
+    entry.cache_clear()
+    for name in [name for name, module in sys.modules.items() if getattr(module, "Mine", None)]:
+        del sys.modules[name]
+    linecache.clearcache()
+    mine(text.replace(before, after))
+    assert all(tiny(name).run_id != earlier for name, earlier in zip(names, first, strict=True))
+
+
+@pytest.mark.parametrize("where", ["made", "step"])
+def test_an_optimizer_that_exits_is_a_mistake_and_no_success(mine, where):
+    module = mine(
+        "import sys\nimport torch\n\n\nclass Exits(torch.optim.SGD):\n    def __init__(self, params, lr: float = 0.1):\n"
+        "        super().__init__(params, lr=lr)\n"
+        + ("        sys.exit(0)\n" if where == "made" else "    def step(self):\n        sys.exit(0)\n")
+    )
+    with pytest.raises(BadInput, match=r"it calls sys\.exit\(0\)"):
+        tiny(f"{module}.Exits")
 
 
 def test_what_a_step_asks_for_is_tried_with_the_runs_own_numbers():

@@ -19,7 +19,7 @@ from grokking.optim import Numbers, State
 from grokking.optim.orthogonalize import coefficients, newton_schulz, over_spectral_norm, polar
 from grokking.optim.schedules import schedules
 from grokking.optim.transforms import norm, transforms
-from grokking.range_test import findings, parse_range, settings_of_range
+from grokking.range_test import findings, parse_range, sentence, settings_of_range, with_rates
 from grokking.runs import check_versions, run_spec
 from grokking.seeding import stream
 
@@ -159,7 +159,7 @@ def test_numbers_of_schedules_and_transforms_split_no_cohort():
     [
         ({"transforms": "clip_nrom"}, "there is no 'clip_nrom'; did you mean clip_norm"),
         ({"transforms": "clip_norm,clip_norm"}, "has 'clip_norm' twice"),
-        ({"transform.clip_norm.max_norm": 1}, "unknown setting 'transform.clip_norm.max_norm'"),
+        ({"transform.clip_norm.max_norm": 1}, "of a transform that is not in use; add transforms=clip_norm"),
         ({"transforms": "grokfast_ma", "transform.grokfast_ma.window": 0}, "window = 0; allowed: integers from 1 on"),
         ({"schedule.name": "cosine", "schedule.cycles": 0}, "schedule.cycles = 0; allowed: integers from 1 on"),
         (
@@ -237,9 +237,24 @@ def test_what_a_range_test_finds_in_a_curve_that_is_known():
     assert math.isnan(calm["leaves"])
 
 
-@pytest.mark.parametrize("text", ["1", "1:0.1", "0:1", "a:b", "1e-3:inf", ""])
+def test_a_run_that_went_non_finite_has_left_whatever_its_frozen_weights_say():
+    runs = pd.DataFrame(
+        {"run_id": "a", "optimizer.name": "sgd", "seed": 3, "optimizer.lr": 1.0, "schedule.first": 1e-4, "steps": 100}
+        | {"diverged_at": pd.array([60], dtype="Int64")}
+    )
+    steps = np.arange(10, 101, 10)
+    curves = pd.DataFrame({"run_id": "a", "step": steps, "train_loss": np.linspace(3, 2, 10)})
+    table = with_rates(runs, curves)
+    assert table["lr"].tolist() == pytest.approx(1e-4 ** (1 - (steps - 1) / 99))
+    found = findings(table).iloc[0]
+    assert found["leaves"] == pytest.approx(table["lr"][5])
+    curves["train_loss"] = np.inf
+    assert "is finite at none of these rates" in sentence(findings(with_rates(runs, curves)).iloc[0], "sgd")
+
+
+@pytest.mark.parametrize("text", ["1", "1:0.1", "0:1", "a:b", "1e-3:inf", "", "1e-300:1", "1:1e20"])
 def test_a_range_that_is_none_is_refused(text):
-    with pytest.raises(BadInput, match="allowed: two positive numbers, the lower one first"):
+    with pytest.raises(BadInput, match="allowed: two numbers from 1e-12 to"):
         parse_range(text)
 
 

@@ -35,42 +35,43 @@ def selfcheck(device: str = "auto", compile: Literal["on", "off"] = "off") -> in
 
 
 def check(names: Annotated[tuple[str, ...], tyro.conf.Positional], /, imports: Imports = ()) -> int:
-    """Try what every optimizer and every transform has to keep: on those that a file of yours registers, or by name.
+    """Try what every optimizer, transform and schedule has to keep: on those that a file of yours registers, or by name.
 
     Args:
-        names: .py files of your own (all that they register), or names: adamw clip_norm torch.optim.NAdam.
+        names: .py files of your own (all of these that they register), or names: adamw clip_norm cosine torch.optim.NAdam.
         imports: files that hold what is named: my_file.MyOptimizer after --import my_file.py.
     """
     from grokking.extensions import import_extensions
-    from grokking.optim import optimizers
-    from grokking.optim.transforms import transforms
-    from grokking.testing import optimizer_promises, transform_promises
+    from grokking.testing import kind_of, promises_of
 
     if not names:
         raise BadInput("check needs a .py file or a name, such as my_rule.py or adamw")
     import_extensions(imports)
-    asked = [name for given in names for name in (_registered(given) if given.endswith(".py") else [given])]
-    for name in asked:
-        _ = name in transforms or optimizers[name]  # an unknown name is told before any work
+    tried = [thing for given in names for thing in (_registered(given) if given.endswith(".py") else [kind_of(given)])]
     code = 0
-    for name in asked:
+    for kind, name in tried:
         print(name)
-        code = max(code, _tell((transform_promises if name in transforms else optimizer_promises)(name)))
+        try:
+            code = max(code, _tell(promises_of(kind, name)))
+        except BadInput as error:  # it cannot even be tried; the others can
+            print(f"FAIL  {error}")
+            code = 1
     return code
 
 
-def _registered(path: str) -> list[str]:
-    """The optimizers and transforms of a user's file."""
+def _registered(path: str) -> list[tuple[str, str]]:
+    """The optimizers, transforms and schedules of a user's file: kind and name of each."""
     from grokking.extensions import import_extension
-    from grokking.optim import optimizers
-    from grokking.optim.transforms import transforms
+    from grokking.testing import CHECKED
 
     module = import_extension(path).__name__
-    own = [name for there in (optimizers, transforms) for name in there if there[name].make.__module__ == module]
+    own = [
+        (kind, name) for kind, (there, _) in CHECKED.items() for name in there if there[name].make.__module__ == module
+    ]
     if not own:
         raise BadInput(
-            f"{path} registers no optimizer and no transform; decorate one with @optimizer(…) or @transform(…), or name a "
-            f"class in it: --import {path} {Path(path).stem}.MyOptimizer"
+            f"{path} registers no optimizer, no transform and no schedule; decorate one with @optimizer(…), @transform(…) or "
+            f"@schedule, or name a class in it: grokking check {Path(path).stem}.MyOptimizer --import {path}"
         )
     return own
 

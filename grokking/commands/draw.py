@@ -37,9 +37,10 @@ def draw(
     from grokking.experiment import open_experiment
     from grokking.extensions import import_extensions
     from grokking.plotting import save
-    from grokking.store import check_verify, load
+    from grokking.store import check_verify, load, make_writable
 
     import_extensions(imports)
+    make_writable(figures, "figures")
     for path in experiments:
         experiment = open_experiment(path)
         results = load(out, [spec.run_id for spec in experiment.specs(scale)], adopt, check_verify(verify))
@@ -52,6 +53,8 @@ def draw(
         for drawing in experiment.draw(results):
             files = save(drawing, figures)
             print(f"{files[0]}: {drawing.verdict}" if drawing.verdict else files[0])
+            if drawing.markdown is not None:
+                print(drawing.markdown(drawing.tables.get("summary", drawing.tables[""])))
             if words := _as_published(drawing):
                 print(f"  {words}")
             if publish:

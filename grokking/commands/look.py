@@ -1,28 +1,34 @@
 """`grokking list`, `status` and `export`: what there is, what is stored, and its tables for other programs."""
 
+import inspect
 import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from grokking.commands.arguments import Files, Imports
 from grokking.errors import BadInput
 
+if TYPE_CHECKING:
+    from grokking.registry import Entry
+
 
 def list_(
     kind: Annotated[
         Literal["tasks", "optimizers", "transforms", "models", "losses", "schedules"], tyro.conf.Positional
     ],
+    name: Annotated[str, tyro.conf.Positional] = "",
     /,
     imports: Imports = (),
 ) -> int:
-    """Name, one line, formula, numbers with defaults and source of everything of one kind.
+    """Name, one line, formula, numbers with defaults and source of everything of one kind; all that is said of one thing.
 
     Args:
         kind: what to list.
+        name: of one of them, such as muon: what each of its options means, too.
         imports: modules of your own to load first.
     """
     from grokking.extensions import import_extensions
@@ -31,11 +37,14 @@ def list_(
 
     import_extensions(imports)
     registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind + "s", r.kind + "es"))
+    if name:
+        entry = registry[name]
+        print(f"{entry.name}: {inspect.cleandoc(entry.make.__doc__ or '')}\n\n{_defaults(entry)}")
+        return 0
     width = max(len(name) for name in registry) + 2
     for entry in registry.values():
-        defaults = " ".join(f"{name}={value}" for name, value in entry.defaults.items())
         source = entry.source and f"source: {entry.source}"
-        lines = [line for line in dict.fromkeys((entry.summary, entry.formula, defaults, source)) if line]
+        lines = [line for line in dict.fromkeys((entry.summary, entry.formula, _defaults(entry), source)) if line]
         print(f"{entry.name:{width}s}" + f"\n{'':{width}s}".join(lines))
     if kind == "optimizers":
         print(
@@ -43,6 +52,11 @@ def list_(
             "pytorch_optimizer.SophiaH, or my_file.MyOptimizer after --import my_file.py"
         )
     return 0
+
+
+def _defaults(entry: "Entry") -> str:
+    """Its options with their defaults."""
+    return " ".join(f"{name}={value}" for name, value in entry.defaults.items())
 
 
 def status(

@@ -1,5 +1,6 @@
 """`grokking run` and `grokking sweep`: train what is missing."""
 
+import contextlib
 import json
 import os
 import sys
@@ -48,23 +49,35 @@ def run(
     from grokking.optim import optimizers
     from grokking.range_test import parse_range, settings_of_range
     from grokking.runs import run_spec
-    from grokking.store import load
+    from grokking.store import load, make_writable
 
-    import_extensions(imports)
+    # Whatever a user's file prints is no part of what is asked for: on stdout stand the results.
+    with contextlib.redirect_stdout(sys.stderr):
+        import_extensions(imports)
     chosen: dict[str, str | int | float] = {"task.name": task, "optimizer.name": optimizer}
+    said = {"optimizer.name": optimizer} if optimizer != "adamw" else {}
+    said |= {"task.name": task} if task != "mod_add" else {}
+    told: dict[str, str] = {}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
             raise BadInput(f"--set {text!r} has no value; allowed: name=value, such as optimizer.lr=0.02")
-        chosen[name] = value
+        if name in told or (name in said and said[name] != value):
+            raise BadInput(
+                f"--set {name} = {value!r}, but {told.get(name, said.get(name))!r} was said too; say it once"
+            )
+        told[name] = value
+    chosen |= told
     if steps is not None:
         chosen["steps"] = steps
     if lr_range is not None:
         if as_json:
             raise BadInput("--lr-range draws a picture and says what it shows; leave --json out")
         chosen = settings_of_range(chosen, optimizers[str(chosen["optimizer.name"])].defaults, *parse_range(lr_range))
-    specs = [run_spec(chosen, seed) for seed in parse_seeds(seeds)]
-    failed = train(specs, where, imports)
+        make_writable(figures, "figures")
+    with contextlib.redirect_stdout(sys.stderr):
+        specs = [run_spec(chosen, seed) for seed in parse_seeds(seeds)]
+        failed = train(specs, where, imports)
     if lr_range is not None:
         return failed or _show_range(where.out, [spec.run_id for spec in specs], figures)
     table = load(where.out, [spec.run_id for spec in specs], curves=False).runs
@@ -80,11 +93,12 @@ def run(
 def _show_range(out: Path, run_ids: Sequence[str], figures: Path) -> int:
     """Say and draw what a range test has found."""
     from grokking.plotting import save
-    from grokking.range_test import drawing, sentence
+    from grokking.range_test import conditions, drawing, sentence
     from grokking.store import load
 
     results = load(out, run_ids)
     drawn = drawing(results.runs, results.curves, results.machines)
+    print(f"the learning rate rises{conditions(results.runs.iloc[0])}")
     for line in drawn.tables["found"].to_dict("records"):
         print(sentence(line, str(results.runs["optimizer.name"].iloc[0])))
     print(save(drawn, figures)[0])

@@ -131,7 +131,10 @@ def training(unit: Training, trainer: Trains, boundary: Callable[[], None] = lam
         diverged_at = unit.cohort.diverged_at
         for run, record in enumerate(records):
             record.steps.append(step)
-            record.diverged_at = diverged_at[run]
+            overflown = step == setting.integer("steps") and not np.isfinite(
+                metrics["train_loss"][run]
+            )  # no update comes that would tell
+            record.diverged_at = diverged_at[run] or (step if overflown else None)
             for metric in METRICS:
                 record.curves[metric].append(float(metrics[metric][run]))
         ended = [record for record in records if record.ended()]

@@ -80,7 +80,7 @@ def attempt(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Stop) 
         train_unit(specs, terms, report, stop)
     except Unwritable as error:
         return Outcome("unwritable", str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a user's rule may exit, which is a failure of it
         stop.check()  # a signal to the whole process group ends a compiler, too
         return Outcome("memory" if out_of_memory(error) else "failed", traceback.format_exc())
     return Outcome("stored")
@@ -153,7 +153,7 @@ def keep_freed_memory() -> None:
         library.mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes
 
 
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """Whether there was not enough memory, in Python's, NumPy's, CUDA's or the CPU allocator's words."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -5,6 +5,7 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
@@ -88,6 +89,7 @@ def _serve(connection: Connection, terms: Terms, imports: tuple[str, ...]) -> No
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     notices_as_sentences()
+    sys.stdout = sys.stderr  # what a user's rule prints; on stdout stand the parent's results
     try:
         last_words = _last_words(terms.folder, os.getpid()).open("w")
         faulthandler.enable(last_words)  # a crash in native code leaves its Python traceback there

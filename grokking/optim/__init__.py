@@ -75,6 +75,10 @@ def optimizer(
     and what follows `Source:`.
     """
 
+    if callable(state) and len(inspect.signature(state).parameters) == 5:
+        raise BadInput(
+            f"@optimizer stands before {getattr(state, '__name__', state)} without its numbers; write @optimizer(lr=0.1)"
+        )
     given: object = state
     if not callable(given) or given is zeros:  # zeros without its names is a function, too
         check_slots(given)

@@ -1,5 +1,6 @@
 """Anyone's `torch.optim.Optimizer`, found by its dotted name, with its options."""
 
+import hashlib
 import importlib
 import importlib.metadata
 import inspect
@@ -8,8 +9,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from grokking.errors import BadInput
-from grokking.registry import Entry, Scalar, source_version, suggest
+from grokking.errors import BadInput, words
+from grokking.registry import Entry, Scalar, suggest
 
 
 @lru_cache(maxsize=64)
@@ -42,20 +43,20 @@ def entry(name: str) -> Entry:
 
 
 def _found(name: str) -> Callable[..., Any]:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise BadInput(f"optimizer {name!r} is no dotted name; allowed: module.Class, such as torch.optim.NAdam")
     path, _, attribute = name.rpartition(".")
     try:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ImportError("that is no dotted name")
         module = importlib.import_module(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = path.partition(".")[0]
         raise BadInput(
-            f"optimizer {name!r}: cannot import {path!r} ({error}); install {missing!r}, or name your own file with --import"
+            f"optimizer {name!r}: cannot import {path!r} ({words(error)}); install {missing!r}, or name your own file with --import"
         ) from None
     found = getattr(module, attribute, None)
     if not callable(found):
-        there = [key for key, thing in vars(module).items() if isinstance(thing, type)]
-        raise BadInput(f"optimizer {name!r}: {path} has no {attribute!r}; {suggest(attribute, sorted(there))}")
+        there = [key for key, thing in vars(module).items() if isinstance(thing, type) and hasattr(thing, "step")]
+        raise BadInput(f"optimizer {name!r}: {path} has no such class; {suggest(attribute, sorted(there))}")
     return found
 
 
@@ -82,10 +83,19 @@ def _default(name: str, option: inspect.Parameter) -> Scalar | None:
 
 
 def _version(make: Callable[..., Any]) -> str:
-    """The release that it comes from, or a hash of a user's own source."""
-    package = make.__module__.partition(".")[0]
+    """The release that it comes from, or a hash of the files of a user's own: its own, and those of what it inherits from."""
+    modules = dict.fromkeys(thing.__module__ for thing in (make, *getattr(make, "__mro__", ())))
+    own = [name for name in modules if _release(name) is None and name != "builtins"]
+    if not own:
+        return str(_release(make.__module__))
+    sources = "".join(inspect.getsource(importlib.import_module(name)) for name in own)
+    return "source:" + hashlib.sha256(sources.encode()).hexdigest()[:12]
+
+
+def _release(module: str) -> str | None:
+    """The distribution that an installed module comes from, with its version; None for a user's own."""
     try:
-        distribution = importlib.metadata.packages_distributions()[package][0]
+        distribution = importlib.metadata.packages_distributions()[module.partition(".")[0]][0]
         return f"{distribution} {importlib.metadata.version(distribution).partition('+')[0]}"
     except (KeyError, importlib.metadata.PackageNotFoundError):
-        return source_version(make)
+        return None

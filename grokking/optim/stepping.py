@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokking.errors import BadInput
+from grokking.errors import BadInput, words
 from grokking.registry import Entry, Scalar
 
 TRIED = 25  # updates: optimizers that look at curvature do so every ten steps or so
@@ -139,12 +139,15 @@ def asked(entry: Entry, options: Mapping[str, Scalar], fresh: Callable[[], nn.Mo
             return contract
         except BadInput:
             raise
-        except Exception as error:
-            errors.append((str(error).strip() or type(error).__name__).splitlines()[0])
+        except (Exception, SystemExit) as error:
+            errors.append(words(error))
     different = "; with what some ask for: ".join(dict.fromkeys([errors[0], errors[-1]]))
+    hint = (
+        " (one that is for some parameters only goes into a function of `model`, in a file of your own, that returns it and "
+        "another for the rest)"
+    )
     raise BadInput(
-        f"optimizer {entry.name!r} fails {_changed(entry, options)}: {different} (one that is for some parameters only goes into "
-        "a function of `model`, in a file of your own, that returns it and another for the rest)"
+        f"optimizer {entry.name!r} fails {_changed(entry, options)}: {different}{hint * ('parameters' in different)}"
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from grokking.errors import BadInput
+from grokking.errors import BadInput, words
 from grokking.optim import Numbers, State
 from grokking.registry import Entry, Scalar
 from grokking.roles import Role
@@ -29,6 +29,8 @@ def try_optimizer(entry: Entry, options: Options) -> None:
             new, after = _pair(entry.make(w, grad, state, _numbers(entry, options), role), Tensor, "w, state")
             if new.shape != w.shape or set(after) != set(state):
                 raise BadInput(f"optimizer {entry.name!r} changes the shape of its parameter or the names of its state")
+            if not new.is_floating_point() or new.is_complex():
+                raise BadInput(f"optimizer {entry.name!r} returns weights of {new.dtype}; they were {w.dtype}")
             if changed := [name for name in state if after[name].shape != state[name].shape]:
                 raise BadInput(f"optimizer {entry.name!r} changes the shape of its state: {', '.join(changed)}")
             if before != [tensor._version for tensor in (w, grad, *state.values())]:
@@ -141,17 +143,23 @@ class _Operators(TorchDispatchMode):
 @contextlib.contextmanager
 def _trying(what: str) -> Iterator[None]:
     """Every error within as one `BadInput` sentence."""
+    seen = _Operators()
     try:
-        with _Operators() as seen:
+        with seen, torch.random.fork_rng(devices=[]):
             yield
     except BadInput:
         raise
-    except Exception as error:
-        text = str(error)
+    except (Exception, SystemExit) as error:
+        text = str(error) if isinstance(error, _Returned) else words(error)
         if "meta tensors" in text:  # what PyTorch says to whoever asks a tensor for its value
             text = "it looks at the value of a tensor (if, while, float(…), .item()); use torch.where, for one"
-        raise BadInput(f"{what}: {text}") from error
-    if random := [call.__name__ for call in seen.called if torch.Tag.nondeterministic_seeded in call.tags]:
-        raise BadInput(
-            f"{what}: {random[0]} draws from a generator that all runs share; allowed: grokking.hashing.normal(h.key, …), in a transform"
-        )
+        raise BadInput(f"{what}: {_drawn(seen) or text}") from error
+    if drawn := _drawn(seen):
+        raise BadInput(f"{what}: {drawn}")
+
+
+def _drawn(seen: _Operators) -> str:
+    """A sentence if any of these operators draws random numbers."""
+    random = [call.__name__ for call in seen.called if torch.Tag.nondeterministic_seeded in call.tags]
+    allowed = "allowed: grokking.hashing.normal(h.key, …), in a transform"
+    return f"{random[0]} draws from a generator that all runs share; {allowed}" if random else ""

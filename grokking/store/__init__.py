@@ -5,7 +5,7 @@ from, `failures/` tracebacks, and `index.json` what is known of the units alread
 merge by copying the directories of one's `units/` into the other's.
 """
 
-from grokking.store.folder import prepare
+from grokking.store.folder import make_writable, prepare
 from grokking.store.index import Unit, Verify, check_verify, set_aside_damaged, stored, units
 from grokking.store.published import Source, adopted
 from grokking.store.tables import Results, load
@@ -22,6 +22,7 @@ __all__ = [
     "adopted",
     "check_verify",
     "load",
+    "make_writable",
     "prepare",
     "read_runs",
     "set_aside_damaged",
