@@ -46,7 +46,7 @@ def surfaces(parts: Mapping[str, pd.DataFrame]) -> Drawing:
             figure,
             "Paths of the package's elementwise rules (as registered, in float64) from one start, 200 steps, on the contours of four "
             "losses (each level a third of the next), and right the loss by step. "
-            f"Dots: the first {DOTTED} points. The least value of all four is 0, and a loss below {FLOOR:g} counts as 0. Condition "
+            f"Dots: the first {DOTTED} points. The saddle's start lies beside its ridge, at y = 1e-6. The least value of all four is 0, and a loss below {FLOOR:g} counts as 0. Condition "
             "100: its axes are turned by 30°. " + _definition(parts["rates"]),
         )
     return Drawing("optimizer_atlas", figure, dict(parts), 1)

@@ -16,7 +16,8 @@ Shows      Muon works in 13 of 20 cells (and keeps in 12), SOAP in 11 (9), AdamW
            to stay), sign SGD 397, RMSprop 648, Lion 761; most have the largest decay of their grid, and might do better beyond.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from five_optimizers import REAL, SMALL
@@ -91,13 +92,11 @@ def draw(results: Results) -> Sequence[Drawing]:
 def _maps(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
     keys = ["optimizer.name", "optimizer.lr", "optimizer.weight_decay"]
     table = cells(runs, keys, keys[:1])
-    words = [
-        f"{r['mean_steps']:,.0f}\n{r['generalized']}/{r['n']} ({r['sustained']})" for r in table.to_dict("records")
-    ]
+    words = [_cell(line) for line in table.to_dict("records")]
     shown = [name for name in GRIDS if name in set(table["optimizer.name"])]
     rows = -(-len(shown) // 5)
     with style():
-        figure = Figure(figsize=(14.5, 3.3 * rows), layout="constrained")
+        figure = Figure(figsize=(14.5, 3.6 * rows), layout="constrained")
         panels = figure.subplots(rows, 5, squeeze=False).ravel()
         for axes, name in zip(panels, shown, strict=False):
             own = table.assign(word=words)[table["optimizer.name"] == name]
@@ -109,6 +108,13 @@ def _maps(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
     return Drawing(
         "sensitivity", figure, {"": table, "summary": summary(table), "runs": runs}, len(SEEDS), None, markdown
     )
+
+
+def _cell(line: Mapping[Hashable, Any]) -> str:
+    """Mean steps to generalise → to stay, and how many runs do."""
+    first, kept = (round(line[name]) for name in ("mean_steps", "mean_steps_to_sustain"))
+    steps = f"{first:,}" if first == kept else f"{first:,}\n→{kept:,}"
+    return f"{steps}\n{line['generalized']}/{line['n']} ({line['sustained']})"
 
 
 def _best_cells(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
@@ -141,8 +147,8 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, machines: Sequence[str]) -
     return (
         f"{first['task.name']} (p = {first['task.p']}), {first['train_fraction']:.0%} of the examples for training, n = "
         f"{table['n'].min()} seeds a cell. In each cell: mean steps until validation accuracy reaches 95 % (runs that do not "
-        f"within {first['steps']:,} steps count there), how many did, and in brackets how many stayed there. Darker is sooner; "
-        "the frame marks where runs reach and keep 95 % soonest (of equals, where they cross soonest). Weight decay is L2 "
+        f"within {first['steps']:,} steps count there) → until it stays there, if later; how many did, and in brackets how many "
+        "stayed. Darker is sooner to generalise; the frame marks where runs stay soonest (of equals, generalise). Weight decay is L2 "
         "in the loss for SGD, Adagrad, RMSprop and Adam, and decoupled for the others; lr × decay is what a step takes away. "
         f"SGD has momentum 0.9. Trained on: {'; '.join(machines)}."
     )

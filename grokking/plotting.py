@@ -231,7 +231,7 @@ def heat_map(axes: Axes, table: pd.DataFrame, value: str, budget: float) -> None
     keys = {"index": "optimizer.weight_decay", "columns": "optimizer.lr"}
     means = table.pivot(**keys, values=value)
     scale = {"vmin": np.log(50), "vmax": np.log(budget), "cmap": "cividis", "cbar": False}
-    notes = {"annot": table.pivot(**keys, values="word"), "fmt": "", "annot_kws": {"fontsize": 8}}
+    notes = {"annot": table.pivot(**keys, values="word"), "fmt": "", "annot_kws": {"fontsize": 7.5}}
     sns.heatmap(np.log(means), **scale, **notes, linewidths=1, ax=axes)
     best = table[table["best"]].iloc[0]
     column, row = means.columns.get_loc(best["optimizer.lr"]), means.index.get_loc(best["optimizer.weight_decay"])
