@@ -92,7 +92,34 @@ def arms(change: dict[str, Scalar]) -> dict[float, Settings]:
 
 
 ALL = [arm for variants in VARIANTS.values() for change in variants.values() for arm in arms(change).values()]
-CHOSEN_RATES: dict[tuple[str, str], float] = {}  # (part, variant) → the rate that the tuning seeds chose
+CHOSEN_RATES: dict[tuple[str, str], float] = {  # (part, variant) → the rate that the tuning seeds chose
+    ("orthogonalization", "Jordan, 5 steps"): 0.06,
+    ("orthogonalization", "You, 5 steps"): 0.06,
+    ("orthogonalization", "You, 6 steps"): 0.06,
+    ("orthogonalization", "Polar Express, 8 steps"): 0.06,
+    ("orthogonalization", "exact (SVD)"): 0.06,
+    ("orthogonalization", "none, over its spectral norm"): 0.2,
+    ("orthogonalization", "none, over its Frobenius norm"): 0.6,
+    ("Newton–Schulz steps", "5"): 0.06,
+    ("Newton–Schulz steps", "10"): 0.02,
+    ("Newton–Schulz steps", "3"): 0.06,
+    ("Newton–Schulz steps", "2"): 0.06,
+    ("Newton–Schulz steps", "1"): 0.06,
+    ("Newton–Schulz steps", "0"): 0.6,
+    ("scale", "√max(1, out/in)"): 0.06,
+    ("scale", "√(out/in)"): 0.06,
+    ("scale", "0.2 √max(out, in)"): 0.02,
+    ("scale", "none"): 0.06,
+    ("momentum", "0.95, Nesterov"): 0.06,
+    ("momentum", "0.95"): 0.06,
+    ("momentum", "0.99, Nesterov"): 0.02,
+    ("momentum", "0.8, Nesterov"): 0.06,
+    ("momentum", "none"): 0.02,
+    ("matrices", "hidden"): 0.06,
+    ("matrices", "hidden, head"): 0.06,
+    ("matrices", "hidden, embeddings"): 0.02,
+    ("matrices", "all"): 0.06,
+}
 BEST = [arms(VARIANTS[part][variant])[lr] for (part, variant), lr in CHOSEN_RATES.items()]
 FINE: Settings = {"evaluation.every": 5}  # the best cell takes about a hundred steps
 STUDIES = {
@@ -116,10 +143,7 @@ def draw(results: Results) -> Sequence[Drawing]:
             for at, variant in enumerate(variants):
                 own = table[(table["part"] == panel) & (table["variant"] == variant)].sort_values("lr")
                 if len(own):
-                    ends = [own["mean_steps"] - own["mean_steps_low"], own["mean_steps_high"] - own["mean_steps"]]
-                    moved = own["lr"] * 1.03 ** (at - 2)
-                    marks = {"color": colors[at], "marker": "o", "ms": 3.5, "lw": 1.4, "elinewidth": 0.8}
-                    axes.errorbar(moved, own["mean_steps"], [end.fillna(0) for end in ends], label=variant, **marks)
+                    axes.plot(own["lr"], own["mean_steps"], "o-", ms=3.5, lw=1.4, color=colors[at], label=variant)
             axes.set_title(panel)
             axes.set_yscale("log")
             rates_axis(axes)
@@ -223,9 +247,8 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, machines: Sequence[str]) -
     first = runs.iloc[0]
     return (
         f"Muon on {first['task.name']} (p = {first['task.p']}), {first['train_fraction']:.0%} of the examples for training. Black: "
-        f"Muon as it is. Mean steps until validation accuracy reaches 95 %, restricted to the budget of {first['steps']:,}, with "
-        f"95 % t intervals, n = {table['n'].min()} seeds; lr × weight decay is {PER_STEP:g} everywhere (decoupled). Points are "
-        f"moved sideways a little. Trained on: {'; '.join(machines)}."
+        f"Muon as it is. Mean steps until validation accuracy reaches 95 %, restricted to the budget of {first['steps']:,}, n = "
+        f"{table['n'].min()} tuning seeds; lr × weight decay is {PER_STEP:g} everywhere (decoupled). Trained on: {'; '.join(machines)}."
     )
 
 
