@@ -7,6 +7,12 @@ Here       x + y (mod 59), 40 % of the examples for training. First AdamW at its
 Definition Steps to the first evaluation with validation accuracy >= 0.95; runs that do not get there count at the budget. A
            slingshot: after memorising (training accuracy >= 0.99), an evaluation with training accuracy below 0.9; a stretch of
            such evaluations counts once, and one between two evaluations (20 steps) is not seen.
+Shows      β₁ hardly matters from 0.5 to 0.9 (0.8: 0.90 [0.86, 0.95] of the default's steps), costs a quarter at 0.95 and a factor of
+           six at 0.99, where 2 of 5 generalise; without momentum none of 5 does. β₂ is within a tenth from 0.95 on, 1.30 [1.26, 1.35]
+           at 0.9, and at 0.5 1 of 5 generalises. ε changes nothing up to 1e-4 (all within 0.96 and 1.05); at 1e-3 3 of 5 do. Bias
+           correction does not matter (off: 1.06 [0.98, 1.14]). Without decay there are 4 slingshots in 9 runs at ε = 1e-8 and less,
+           all of one seed, and none in 9 at 1e-6 and more, as claimed; each leaves validation accuracy higher than it was, but
+           no run is beyond 0.39 after 3,000 steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -84,7 +90,7 @@ def _one_at_a_time(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             seed_dots(axes, own, COLORS["adamw"])
             axes.set_xlabel(symbol)
             step_ticks(axes.yaxis)
-        figure.axes[0].set_ylabel("steps to generalise (log)")
+        figure.axes[0].set(ylabel="steps to generalise (log)", ylim=(150, 2_500))  # a whisker may end below
         caption(
             figure,
             f"AdamW (lr {LR:g}, weight decay {DECAY:g}, β₁ 0.9, β₂ 0.98, ε 1e-8), one number changed at a time; n = {n} seeds, each a "

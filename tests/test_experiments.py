@@ -16,7 +16,10 @@ from grokking.store import Results
 ROOT = Path(__file__).parent.parent
 FILES = [
     f"experiments/{name}.py"
-    for name in ("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity")
+    for name in (
+        *("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity"),
+        *("transforms", "ablation_muon", "betas"),
+    )
 ]
 REPRODUCED = FILES[:2]
 
@@ -129,6 +132,33 @@ def test_the_cells_that_were_run_again_are_the_framed_ones():
     assert {name: tuple(cell) for name, cell in best.iterrows()} == CHOSEN
     assert pd.read_csv(PUBLISHED / "sensitivity_runs.csv")["seed"].min() >= 1000
     assert pd.read_csv(PUBLISHED / "sensitivity_best_runs.csv")["seed"].max() < 1000
+
+
+def test_the_transforms_that_were_run_again_are_the_best_of_their_tuning():
+    open_experiment("experiments/transforms.py")
+    from transforms import CHOSEN, NUMBERS
+
+    tuning = pd.read_csv(PUBLISHED / "transforms_tuning.csv")
+    best = tuning[tuning["best"]].set_index("method")
+    assert set(best.index) == set(CHOSEN)
+    for method, own in CHOSEN.items():
+        expected = [own.get(name) for name in NUMBERS]
+        assert [None if pd.isna(value) else value for value in best.loc[method, list(NUMBERS)]] == expected
+    assert tuning.groupby("method").size().tolist() == [20] * 4
+    assert pd.read_csv(PUBLISHED / "transforms_tuning_runs.csv")["seed"].min() >= 1000
+    assert pd.read_csv(PUBLISHED / "transforms_runs.csv")["seed"].max() < 1000
+
+
+def test_the_rates_of_muons_parts_are_those_that_tuning_chose():
+    open_experiment("experiments/ablation_muon.py")
+    from ablation_muon import CHOSEN_RATES
+
+    tuning = pd.read_csv(PUBLISHED / "ablation_muon_rates.csv")
+    ranked = tuning.sort_values(["mean_steps_to_sustain", "mean_steps"], kind="stable")
+    best = ranked.groupby(["part", "variant"])["lr"].first()
+    assert best.to_dict() == CHOSEN_RATES
+    assert pd.read_csv(PUBLISHED / "ablation_muon_rates_runs.csv")["seed"].min() >= 1000
+    assert pd.read_csv(PUBLISHED / "ablation_muon_runs.csv")["seed"].max() < 1000
 
 
 def test_published_runs_belong_to_the_studies():
