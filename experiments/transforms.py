@@ -10,6 +10,12 @@ Here       x + y (mod 59), 40 % of the examples for training; AdamW alone, with 
            and with Grokfast and a decay of 0.005, both at the authors' numbers and untuned.
 Definition Steps to the first evaluation with validation accuracy >= 0.95. Runs that do not get there within 2,000 steps count at
            the budget in every mean.
+Shows      Against AdamW tuned alike, none of the three helps here. Grokfast takes 1.72 [1.47, 2.02] times its steps, and of the
+           settings of AdamW that generalise λ made every one slower, the smallest least; its own comparison comes out as claimed
+           (6 of 10 within the budget, Adam without decay 0 of 10), but at seven times what AdamW takes. ⊥Grad generalises in 0 of
+           12 tuning runs without decay, and at its best cell in 2 of 10, none of which stays: nothing of its claim is seen with
+           this model, minibatches and budget (the paper has a perceptron, full batches and a loss of its own). Decay towards the
+           start generalises in 9 of 10 runs, at 2.44 [1.48, 4.01] times AdamW's steps, and stays in none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -104,10 +110,10 @@ def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
     table.insert(1, "setting", [_words(runs[runs["method"] == method].iloc[0].to_dict()) for method in table["method"]])
     n = int(table["n"].min())
     with style():
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        figure = Figure(figsize=(6.4, 3.9), layout="constrained")
         axes = figure.subplots()
         groups = {
-            f"{row['method']}\n{row['setting']}": runs[runs["method"] == row["method"]]
+            "\n".join([row["method"], *row["setting"].split(", ")]): runs[runs["method"] == row["method"]]
             for row in table.to_dict("records")
         }
         seed_dots(axes, groups, COLORS["adamw"])
@@ -117,8 +123,8 @@ def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
         first = runs.iloc[0]
         caption(
             figure,
-            f"{first['task.name']} (p = {first['task.p']}), each method at the best of twenty settings on {len(SEEDS)} tuning seeds, "
-            f"here on n = {n} others, each a dot; triangles: censored at {first['steps']:,} steps; bar and whiskers: restricted mean, "
+            f"{first['task.name']} (p = {first['task.p']}), the first four each at the best of twenty settings on {len(SEEDS)} tuning "
+            f"seeds, the last two at the numbers of Lee et al. 2024; n = {n} other seeds, each a dot; triangles: censored at {first['steps']:,} steps; bar and whiskers: restricted mean, "
             f"95 % t interval. Trained on: {'; '.join(machines)}.",
         )
     return Drawing(
@@ -171,6 +177,7 @@ def _tuning(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             own = table[table["method"] == method]
             axes.plot(own["rank"], own["mean_steps_to_sustain"], "o-", ms=4, color=COLORS[name], label=method)
         axes.set(xlabel="setting, by rank", ylabel="mean steps until it stays (log)", yscale="log")
+        axes.set_xticks((1, 5, 10, 15, 20))
         step_ticks(axes.yaxis)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
         caption(
