@@ -117,6 +117,15 @@ def test_what_the_readme_says_of_the_heat_maps_is_in_their_table():
     kept = table[table["sustained"] == table["n"]].groupby("optimizer.name").size().sort_values(ascending=False)
     assert (list(kept.index[:2]), list(kept[:3])) == (["muon", "soap"], [12, 9, 5])
     assert "(12 and 9 of 20; the next 5)" in text
+    betas = pd.read_csv(PUBLISHED / "betas.csv").set_index("arm")["ratio"]
+    names = {"beta1": ("0.5", "0.8", "0.95"), "beta2": ("0.9", "0.95", "0.99", "0.999")}
+    names["eps"] = ("1e-12", "1e-10", "1e-06", "0.0001")
+    calm = betas[[f"{name} = {value}" for name, values in names.items() for value in values]]
+    assert f"it takes {calm.min():.2f} to {calm.max():.2f} times its steps" in text
+    over = pd.read_csv(PUBLISHED / "transforms.csv").set_index("method")
+    grokfast, start = (over.loc[name, "ratio"] for name in ("Grokfast", "decay to the start"))
+    assert f"Grokfast takes {grokfast:.2f} times its steps and decay towards the start {start:.2f}" in text
+    assert f"⊥Grad generalises in {over.loc['⊥Grad', 'generalized']} of {over.loc['⊥Grad', 'n']} runs" in text
     speed = pd.read_csv(PUBLISHED / "throughput.csv")
     own = speed[(speed["form"] == "compiled") & (speed["cores"] == 1) & (speed["depth"] == 1) & (speed["batch"] == 512)]
     own = own[own["precision"] == "fp32"].groupby("optimizer")["run_steps_per_second"].first()
