@@ -9,6 +9,12 @@ Definition Steps to the first evaluation with validation accuracy >= 0.95; runs 
            of a step, and a weight decay that keeps the decay per step (lr × weight decay) at the best cell's 0.06; three tuning
            seeds choose the rate at which runs reach and keep 95 % soonest, ten others report. Decay per step of what AdamW has
            is 0.001, so "matrices" changes it with the rule.
+Shows      (Steps over Muon's, ten seeds.) Orthogonality is what makes it fast, though not exact orthogonality: without it 4.66
+           [4.14, 5.24] (over the spectral norm) and 6.25 [4.66, 8.39] (over Frobenius'); by one, two, three, five, ten of Jordan's
+           steps 3.00, 1.77, 1.03, 1, 1.30; and every way that comes nearer to UVᵀ than his five is slower, the exact one by 1.19
+           [1.11, 1.27]. The scale hardly matters once the rate is tuned (0.89 to 1.03), as claimed; the momentum does: 0.8 in
+           place of 0.95 takes 0.69 [0.66, 0.73], 0.99 or none twice as long. With the head among its matrices Muon takes 0.67
+           [0.63, 0.70], with the embeddings 0.82 [0.77, 0.87], with both 0.72.
 """
 
 from collections.abc import Sequence
