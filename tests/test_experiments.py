@@ -126,6 +126,13 @@ def test_what_the_readme_says_of_the_heat_maps_is_in_their_table():
     grokfast, start = (over.loc[name, "ratio"] for name in ("Grokfast", "decay to the start"))
     assert f"Grokfast takes {grokfast:.2f} times its steps and decay towards the start {start:.2f}" in text
     assert f"⊥Grad generalises in {over.loc['⊥Grad', 'generalized']} of {over.loc['⊥Grad', 'n']} runs" in text
+    parts = pd.read_csv(PUBLISHED / "ablation_muon.csv").set_index(["part", "variant"])["ratio"]
+    said = (("momentum", "0.8, Nesterov"), ("matrices", "hidden, head"))
+    assert f"momentum 0.8 takes {parts[said[0]]:.2f} of its steps, Muon on the head, too" in text
+    assert f"(`optimizer.matrices=hidden+head`) {parts[said[1]]:.2f};" in text
+    direct = parts["orthogonalization", "none, over its spectral norm"]
+    assert f"(without it {direct:.2f}), the scale hardly matters" in text
+    assert parts["scale"].between(0.88, 1.04).all()
     speed = pd.read_csv(PUBLISHED / "throughput.csv")
     own = speed[(speed["form"] == "compiled") & (speed["cores"] == 1) & (speed["depth"] == 1) & (speed["batch"] == 512)]
     own = own[own["precision"] == "fp32"].groupby("optimizer")["run_steps_per_second"].first()

@@ -40,7 +40,6 @@ def draw(
     from grokking.store import check_verify, load, make_writable
 
     import_extensions(imports)
-    make_writable(figures, "figures")
     for path in experiments:
         experiment = open_experiment(path)
         results = load(out, [spec.run_id for spec in experiment.specs(scale)], adopt, check_verify(verify))
@@ -50,6 +49,7 @@ def draw(
             print(
                 f"grokking: {results.missing} runs of {path} are not trained yet; drawn without them", file=sys.stderr
             )
+        make_writable(figures, "figures")
         for drawing in experiment.draw(results):
             files = save(drawing, figures)
             print(f"{files[0]}: {drawing.verdict}" if drawing.verdict else files[0])
