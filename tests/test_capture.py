@@ -83,7 +83,7 @@ def test_steps_that_are_recorded_are_the_steps(optimizer):
 def test_steps_that_decompose_a_matrix_are_not_recorded(options, waits):
     """There the host looks whether it succeeded (`torch.linalg.eigh`: "synchronizes that device with the CPU")."""
     setting = runs(1, **{f"optimizer__{name}": value for name, value in options.items()})[0].setting
-    assert Trainer(setting, CPU).waits_for_host == waits
+    assert Trainer(setting, CPU).waits_for_host() == waits
 
 
 def test_a_recording_serves_the_next_cohort_of_its_width_and_a_narrower_one_gets_its_own():

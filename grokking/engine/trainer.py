@@ -47,21 +47,22 @@ class Trainer:
             raise BadInput(f"the model has buffers ({', '.join(others)}); compute constants in forward instead")
         self.alike = alike(self.model)
         self.loss = losses[setting.name("loss")].make
-        optimizer = optimizers[setting.name("optimizer")]
-        self.rule = optimizer.make
+        self.rule = optimizers[setting.name("optimizer")].make
         self.schedule = schedules[setting.name("schedule")].make
         self.transforms = [(transforms[name], setting.options(f"transform.{name}")) for name in setting.transforms]
         self.places = places(device.type, compile)
         self.may_look = device.type == "cpu" and not compile  # at a value: it costs nothing there, and saves masks
         self.compile = compile
-        self.waits_for_host = setting.external or waits_for_host(
-            optimizer, setting.options("optimizer"), self.transforms
-        )
-        self.records_steps = device.type == "cuda" and not self.waits_for_host
+        self.records_steps = device.type == "cuda" and not self.waits_for_host()
         self._compiled: dict[int, Callable[..., Moving]] = {}  # by width
         self._recorded: dict[int, Recorded] = {}  # by number of steps, all of one width
         self._splits: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._batches: dict[int, Batches] = {}
+
+    def waits_for_host(self) -> bool:
+        """Whether a step waits for the host, so that no CUDA graph can hold it."""
+        rule, options = optimizers[self.setting.name("optimizer")], self.setting.options("optimizer")
+        return self.setting.external or waits_for_host(rule, options, self.transforms)
 
     # --- one step -----------------------------------------------------------------------------------------------
 
