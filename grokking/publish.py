@@ -118,8 +118,10 @@ def counted(row: Mapping[Any, Any]) -> str:
 
 def p_value(row: Mapping[Any, Any], smallest: bool = False) -> str:
     """`p (Holm)`, or `p (Holm; smallest possible)`; a dash for what nothing was compared with."""
+    if pd.isna(row["p"]):
+        return "–"
     least = f"; {row['smallest_p']:.2g}" if smallest else ""
-    return "–" if pd.isna(row["p"]) else f"{row['p']:.2g} ({row['p_holm']:.2g}{least})"
+    return f"{row['p']:.2g} ({row['p_holm']:.2g}{least})"
 
 
 COMPARISON = (

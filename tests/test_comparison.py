@@ -7,7 +7,7 @@ import pytest
 from grokking.arms_figure import arms
 from grokking.comparison import agreement, compare, paired_ratio
 from grokking.errors import BadInput
-from grokking.publish import interval
+from grokking.publish import interval, p_value
 
 
 def runs(**arms):
@@ -25,6 +25,13 @@ def runs(**arms):
         for name, times in arms.items()
         for seed, time in enumerate(times)
     ).astype({"steps_to_generalize": "Int64"})
+
+
+def test_a_single_pair_has_no_p_value_and_can_be_written_all_the_same():
+    table = compare(runs(a=[200], b=[100]), "arm", reference="a")
+    assert [p_value(row, smallest=True) for row in table.to_dict("records")] == ["–", "–"]
+    table = compare(runs(a=[200, 300], b=[100, 200]), "arm", reference="a")
+    assert p_value(table.to_dict("records")[1], smallest=True) == "0.5 (0.5; 0.5)"
 
 
 def test_of_two_bounds_nothing_follows():
