@@ -123,11 +123,19 @@ def check_versions(setting: Setting) -> None:
     A user's file may be edited between a sweep's start and the moment at which a worker imports it.
     """
     for kind, version in setting.versions:
-        if kind != "engine" and (now := _entry(setting, kind).version) != version:
+        if kind != "engine" and (now := _version(kind, _entry(setting, kind), setting.by_name)) != version:
             name = setting.name(kind) if kind in KINDS else kind.removeprefix("transform.")
             raise BadInput(
                 f"{kind.split('.')[0]} {name!r} has changed since this sweep began ({version}, now {now}); start it again"
             )
+
+
+def _version(kind: str, entry: Entry, settings: Settings) -> str:
+    """The version of a registered thing, with a hash of what it reads beside its options, if it does."""
+    if (reads := entry.extra.get("reads")) is None:
+        return entry.version
+    own = {name: settings[f"{kind}.{name}"] for name in entry.defaults}
+    return f"{entry.version} reads {reads(**own)}"
 
 
 def _entry(setting: Setting, kind: str) -> Entry:
@@ -182,6 +190,7 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     The type of a default is the type of its option: values are cast to it, so 1 and 1.0 are one learning rate.
     """
     defaults = dict(DEFAULTS)
+    settings = _told_by_the_name(settings)
     entries = {}
     for kind, registry in KINDS.items():
         entries[kind] = registry[str(settings.get(f"{kind}.name", DEFAULTS[f"{kind}.name"]))]
@@ -202,11 +211,9 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     hyper = {
         name: value for name, value in values.items() if name.split(".")[0] in PER_RUN and isinstance(value, float)
     }
-    versions = {"engine": ENGINE_VERSION} | {kind: entry.version for kind, entry in entries.items()}
-    setting = Setting(
-        tuple(sorted((name, value) for name, value in values.items() if name not in hyper)),
-        tuple(sorted(versions.items())),
-    )
+    static = {name: value for name, value in values.items() if name not in hyper}
+    versions = {"engine": ENGINE_VERSION} | {kind: _version(kind, entry, static) for kind, entry in entries.items()}
+    setting = Setting(tuple(sorted(static.items())), tuple(sorted(versions.items())))
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise BadInput(f"seed = {seed!r}; allowed: integers from 0 to 2³¹ - 1")
     for name, value in hyper.items():
@@ -216,6 +223,19 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     if setting.external:
         contract(setting, spec.hyper)
     return spec
+
+
+def _told_by_the_name(settings: Settings) -> Settings:
+    """`task.name = "mod_add:97"` is the task with its first option: `mod_add` and `task.p = 97`."""
+    name, told, value = str(settings.get("task.name", DEFAULTS["task.name"])).partition(":")
+    if not told:
+        return settings
+    if not tasks[name].defaults:
+        raise BadInput(f"task.name = {settings['task.name']!r}, but {name} has no options; leave {':' + value!r} out")
+    option = f"task.{next(iter(tasks[name].defaults))}"
+    if str(settings.get(option, value)) != value:
+        raise BadInput(f"task.name = {settings['task.name']!r}, but {option} = {settings[option]!r}; say it once")
+    return {**settings, "task.name": name, option: value}
 
 
 @lru_cache(maxsize=1024)

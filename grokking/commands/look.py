@@ -22,6 +22,7 @@ def list_(
     ],
     name: Annotated[str, tyro.conf.Positional] = "",
     /,
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False,
     imports: Imports = (),
 ) -> int:
     """Name, one line, formula, numbers with defaults and source of everything of one kind; all that is said of one thing.
@@ -29,6 +30,7 @@ def list_(
     Args:
         kind: what to list.
         name: of one of them, such as muon: what each of its options means, too.
+        verbose: of each task, show three examples, too.
         imports: modules of your own to load first.
     """
     from grokking.extensions import import_extensions
@@ -44,7 +46,9 @@ def list_(
     width = max(len(name) for name in registry) + 2
     for entry in registry.values():
         source = entry.source and f"source: {entry.source}"
-        lines = [line for line in dict.fromkeys((entry.summary, entry.formula, _defaults(entry), source)) if line]
+        examples = _examples(entry, verbose) if kind == "tasks" else ()
+        parts = (entry.summary, entry.formula, _defaults(entry), source, *examples)
+        lines = [line for line in dict.fromkeys(parts) if line]
         print(f"{entry.name:{width}s}" + f"\n{'':{width}s}".join(lines))
     if kind == "optimizers":
         print(
@@ -57,6 +61,17 @@ def list_(
 def _defaults(entry: "Entry") -> str:
     """Its options with their defaults."""
     return " ".join(f"{name}={value}" for name, value in entry.defaults.items())
+
+
+def _examples(entry: "Entry", verbose: bool) -> list[str]:
+    """How many examples a task has, and three of them as a person reads them."""
+    table = entry.make(**entry.defaults)
+    count = len(table.labels)
+    shown = [table.show(int(count * part)) for part in (0.31, 0.62, 0.83)] if verbose else []
+    return [
+        f"{count:,} examples, {len(table.vocabulary)} tokens",
+        *(repr(text) if not table.separator else text for text in shown),
+    ]
 
 
 def status(

@@ -1,6 +1,7 @@
 """The examples of a task, all of them, as token and label arrays; and the split into training and validation."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from grokking.errors import BadInput
 from grokking.seeding import stream
 
 Integers = NDArray[np.int64]
+MOST_EXAMPLES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Table:
     vocabulary: tuple[str, ...]  # what each token number stands for
     classes: int  # size of the model's output; class c is token c
     positions: tuple[Position, ...]
+    separator: str = " "  # between the tokens, where a person reads them
 
     def __post_init__(self) -> None:
         values: dict[int, Integers] = {}  # what an operand is in every example
@@ -53,7 +56,7 @@ class Table:
     def show(self, example: int) -> str:
         """The example as a person reads it, such as `3 + 5 = 1`."""
         words = [self.vocabulary[token] for token in self.tokens[example]]
-        return " ".join([*words, self.vocabulary[self.labels[example]]])
+        return self.separator.join([*words, self.vocabulary[self.labels[example]]])
 
 
 def binary_operation(
@@ -64,23 +67,36 @@ def binary_operation(
     `operation` gets whole arrays [example] and returns labels in 0 … p-1. Tokens 0 … p-1 are the numbers,
     p is the operation, p + 1 is "=".
     """
-    if not 2 <= p <= 1_000:
-        raise BadInput(f"p = {p}; allowed: 2 to 1000 (the table of examples has p² rows)")
-    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(p), np.arange(first_y, p), indexing="ij"))
-    labels = np.asarray(operation(x, y))
-    if labels.dtype.kind not in "biu" or labels.shape != x.shape or labels.min() < 0 or labels.max() >= p:
+    return operation_on(p, (0, first_y), operation, symbol)
+
+
+def operation_on(
+    p: int, firsts: Sequence[int], operation: Callable[..., Integers], symbol: str = "∘", names: Sequence[str] = ()
+) -> Table:
+    """All sequences `x symbol y symbol … =` of as many operands as `firsts`, each from its own first value to p - 1.
+
+    `operation` gets an array [example] per operand and returns labels in 0 … p-1. Tokens as in `binary_operation`;
+    `names` are what the numbers stand for, where they are no numbers.
+    """
+    rows = math.prod(max(p - first, 0) for first in firsts)
+    if p < 2 or not 1 <= rows <= MOST_EXAMPLES:
+        allowed = "2 to 1000 (the table of examples has p² rows)" if len(firsts) == 2 else "2 on"
+        raise BadInput(f"p = {p}; allowed: {allowed}, and at most {MOST_EXAMPLES:,} examples, here {rows:,}")
+    operands = [grid.ravel() for grid in np.meshgrid(*(np.arange(first, p) for first in firsts), indexing="ij")]
+    labels = np.asarray(operation(*operands))
+    if labels.dtype.kind not in "biu" or labels.shape != (rows,) or labels.min() < 0 or labels.max() >= p:
         raise BadInput(f"the operation {symbol!r} must return one label in 0 … {p - 1} for every example")
+    columns, positions = [], []
+    for index, (operand, first) in enumerate(zip(operands, firsts, strict=True)):
+        last = index == len(firsts) - 1
+        columns += [operand, np.full(rows, p + last)]
+        positions += [Position(index, first, p - first), Position(None, p + last, 1)]
     return Table(
-        tokens=np.stack([x, np.full_like(x, p), y, np.full_like(x, p + 1)], axis=1),
+        tokens=np.stack(columns, axis=1),
         labels=labels.astype(np.int64),
-        vocabulary=(*map(str, range(p)), symbol, "="),
+        vocabulary=(*(names or map(str, range(p))), symbol, "="),
         classes=p,
-        positions=(
-            Position(0, 0, p),
-            Position(None, p, 1),
-            Position(1, first_y, p - first_y),
-            Position(None, p + 1, 1),
-        ),
+        positions=tuple(positions),
     )
 
 
