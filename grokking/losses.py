@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from grokking.registry import Registry, options
+from grokking.softmax import log_stablemax, sparsemax_threshold
 
 losses = Registry("loss")
 Loss = Callable[..., Tensor]
@@ -18,6 +20,45 @@ def loss(function: Loss) -> Loss:
 
 
 @loss
-def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(scores)[label], averaged over the batch."""
-    return F.cross_entropy(scores, labels)
+def cross_entropy(scores: Tensor, labels: Tensor, float64: bool = False) -> Tensor:
+    """-log softmax(scores)[label], averaged over the batch.
+
+    `float64`: in double precision, in which it does not round to 0 where a network is sure of itself, as it does in single
+    precision ("softmax collapse", Prieto et al. 2025, arXiv 2501.04697).
+    """
+    return F.cross_entropy(_wide(scores, float64), labels)
+
+
+@loss
+def stablemax_cross_entropy(scores: Tensor, labels: Tensor, float64: bool = False) -> Tensor:
+    """-log stablemax(scores)[label], averaged over the batch.
+
+    Source: Prieto et al. 2025, arXiv 2501.04697 (whose code computes it in float64)
+    """
+    return F.nll_loss(log_stablemax(_wide(scores, float64)), labels)
+
+
+@loss
+def sparsemax_loss(scores: Tensor, labels: Tensor, float64: bool = False) -> Tensor:
+    """The Fenchel–Young loss whose gradient is sparsemax(scores) - label; 0 where the label leads by 1.
+
+    ½ + ½ Σ (z² - τ²) over the support - z[label], of scores whose largest is 0 (to which it does not mind being moved).
+
+    Source: Martins & Astudillo 2016, arXiv 1602.02068
+    """
+    z = _wide(scores, float64)
+    z = z - z.amax(-1, keepdim=True)
+    threshold = sparsemax_threshold(z)
+    parts = torch.where(z > threshold, z * z - threshold * threshold, 0.0)
+    return (0.5 + 0.5 * parts.sum(-1) - z.gather(-1, labels[:, None])[:, 0]).mean()
+
+
+@loss
+def squared_error(scores: Tensor, labels: Tensor, halved: bool = False) -> Tensor:
+    """(scores - one-hot label)², averaged over classes and batch as by `torch.nn.MSELoss`; with `halved`, half of it."""
+    target = F.one_hot(labels, scores.shape[-1]).to(scores.dtype)
+    return F.mse_loss(scores, target) * (0.5 if halved else 1.0)
+
+
+def _wide(scores: Tensor, float64: bool) -> Tensor:
+    return scores.to(torch.float64) if float64 else scores

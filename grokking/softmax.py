@@ -1,0 +1,41 @@
+"""From scores to shares that sum to one: softmax and two that do not exponentiate; for attention and for losses."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """exp(z) / Σ exp(z) over the last axis."""
+    return scores.softmax(-1)
+
+
+def stablemax(scores: Tensor) -> Tensor:
+    """s(z) / Σ s(z) over the last axis, with s(z) = z + 1 from 0 on and 1 / (1 - z) below (Prieto et al. 2025, 2501.04697)."""
+    size = (1 + scores.relu()) / (1 + (-scores).relu())
+    return size / size.sum(-1, keepdim=True)
+
+
+def log_stablemax(scores: Tensor) -> Tensor:
+    """Logarithm of `stablemax`; no score overflows, and none makes a gradient of NaN."""
+    size = (1 + scores.relu()) / (1 + (-scores).relu())
+    return torch.log1p(scores.relu()) - torch.log1p((-scores).relu()) - size.sum(-1, keepdim=True).log()
+
+
+def sparsemax(scores: Tensor) -> Tensor:
+    """The point of the simplex nearest to the scores: max(z - τ, 0) over the last axis (Martins & Astudillo 2016, 1602.02068)."""
+    scores = scores - scores.amax(-1, keepdim=True)
+    return (scores - sparsemax_threshold(scores)).relu()
+
+
+def sparsemax_threshold(scores: Tensor) -> Tensor:
+    """τ […, 1] with Σ max(z - τ, 0) = 1, for scores whose largest is 0; scores of -∞ have no share."""
+    falling = scores.sort(-1, descending=True).values
+    rank = torch.arange(1, scores.shape[-1] + 1, device=scores.device, dtype=scores.dtype)
+    total = falling.cumsum(-1)
+    support = (1 + rank * falling > total).sum(-1, keepdim=True)
+    return (total.gather(-1, support - 1) - 1) / support
+
+
+SOFTMAXES: dict[str, Callable[[Tensor], Tensor]] = {"softmax": softmax, "stablemax": stablemax, "sparsemax": sparsemax}
