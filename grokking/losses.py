@@ -56,7 +56,7 @@ def sparsemax_loss(scores: Tensor, labels: Tensor, float64: bool = False) -> Ten
 @loss
 def squared_error(scores: Tensor, labels: Tensor, halved: bool = False) -> Tensor:
     """(scores - one-hot label)², averaged over classes and batch as by `torch.nn.MSELoss`; with `halved`, half of it."""
-    target = F.one_hot(labels, scores.shape[-1]).to(scores.dtype)
+    target = (labels[:, None] == torch.arange(scores.shape[-1], device=scores.device)).to(scores.dtype)  # for `vmap`
     return F.mse_loss(scores, target) * (0.5 if halved else 1.0)
 
 

@@ -47,6 +47,7 @@ DEFAULTS: dict[str, Scalar] = {
     "evaluation.growth": 0.05,
     "precision": "fp32",
     "transforms": "none",
+    "label_noise": 0.0,
 }
 PER_RUN = ("optimizer", "schedule", "transform")  # whose float options are numbers of each run, and split no cohort
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -321,6 +322,8 @@ def _check_ranges(setting: Setting) -> None:
         raise BadInput(f"precision = {setting.by_name['precision']!r}; allowed: {', '.join(PRECISIONS)}")
     if not 0 < setting.number("threshold") <= 1:
         raise BadInput(f"threshold = {setting.by_name['threshold']}; allowed: above 0, up to 1")
+    if not 0 <= setting.number("label_noise") <= 1:
+        raise BadInput(f"label_noise = {setting.by_name['label_noise']}; allowed: 0 to 1")
     if not 0 < setting.number("train_fraction") < 1:
         raise BadInput(f"train_fraction = {setting.by_name['train_fraction']}; allowed: strictly between 0 and 1")
 

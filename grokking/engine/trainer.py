@@ -26,6 +26,7 @@ from grokking.runs import Setting
 from grokking.tasks import split
 
 BLOCK = 10  # steps of a recorded graph
+LABEL_NOISE = 1 << 40  # apart from all seeds: what label noise draws has nothing to do with what a step draws
 EVALUATED = 1024  # examples at a time: more of them leave a CPU's caches
 TRAIN_ROWS = 1024  # training accuracy is taken on at most so many fixed training examples
 
@@ -40,6 +41,7 @@ class Trainer:
         self.setting, self.device = setting, device
         self.tokens = torch.from_numpy(table.tokens).to(device)  # [example, position]
         self.labels = torch.from_numpy(table.labels).to(device)  # [example]
+        self.classes = table.classes
         self.model = setting.model()
         self.dropouts = [f"{n}.key" for n, module in self.model.named_modules() if isinstance(module, Dropout)]
         self.constants = dict.fromkeys(self.dropouts, torch.zeros((), dtype=torch.int64, device=device))
@@ -114,7 +116,9 @@ class Trainer:
         factors = self.factors(hyper, clock)
         transforming = Transforming(self.transforms, hyper, factors, self.keys(seeds, clock), clock)
         seen, state = transforming.applied("weights", moving.weights, moving.weights, moving.state)
-        gradients, loss = self.gradients(seen, self.noise(seeds, clock), self.tokens[rows], self.labels[rows])
+        gradients, loss = self.gradients(
+            seen, self.noise(seeds, clock), self.tokens[rows], self.training_labels(seeds, rows)
+        )
         finite = moving.finite & all_finite([loss, *gradients.values()])
         healthy = self.may_look and bool(finite.all())
         if not healthy:
@@ -221,6 +225,14 @@ class Trainer:
         """The dropout keys [run] of this step."""
         return dict.fromkeys(self.dropouts, self.keys(seeds, clock)) if self.dropouts else {}
 
+    def training_labels(self, seeds: Tensor, rows: Tensor) -> Tensor:
+        """The labels [run, example] that runs are trained on; with label noise, some are drawn anew, each run's own ones."""
+        labels, noise = self.labels[rows], self.setting.number("label_noise")
+        if not noise:
+            return labels
+        drawn = mix(mix(seeds + LABEL_NOISE)[:, None] + rows)
+        return torch.where(drawn.double() / 2**32 < noise, mix(drawn) % self.classes, labels)
+
     # --- evaluation ---------------------------------------------------------------------------------------------
 
     def evaluate(self, cohort: Cohort) -> dict[str, np.ndarray]:
@@ -254,7 +266,8 @@ class Trainer:
 
         parts = rows.chunk(-(-rows.shape[1] // EVALUATED), dim=1)
         scores = torch.cat([vmap(forward)(cohort.weights, self.tokens[part]) for part in parts], dim=1)
-        labels = self.labels[rows]
+        learned = self.training_labels(cohort.seeds, rows[:, :seen])
+        labels = torch.cat([learned, self.labels[rows[:, seen:]]], dim=1)
         hits = (scores.argmax(-1) == labels).double()
         loss = vmap(lambda scores, labels: self.loss(scores, labels, **self.setting.options("loss")))
         return {

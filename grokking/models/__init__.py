@@ -19,6 +19,6 @@ def model(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return build
 
 
-from grokking.models import transformer  # noqa: E402  (registers itself with `model`)
+from grokking.models import lstm, mlp, presets, transformer  # noqa: E402  (they register themselves with `model`)
 
-__all__ = ["model", "models", "transformer"]
+__all__ = ["lstm", "mlp", "model", "models", "presets", "transformer"]

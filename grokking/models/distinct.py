@@ -172,7 +172,7 @@ def attend(attention: "Attention", rows: Rows, query: Group, read: list[Group], 
         scores.append(s)
         v = attention.values(seen.x)
         values.append(v if seen.axis is NONE else rows.lift(v, seen.axis, axis))
-    shares = torch.cat(scores, dim=-1).softmax(-1).split([v.shape[1] for v in values], dim=-1)
+    shares = attention.shares(torch.cat(scores, dim=-1)).split([v.shape[1] for v in values], dim=-1)
     return sum((blend(share, v) for share, v in zip(shares, values, strict=True)), start=q.new_zeros(()))
 
 

@@ -124,7 +124,19 @@ def silu(x: Tensor) -> Tensor:
     return x * (0.5 * (1 + torch.tanh(0.5 * x)))
 
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": silu, "swiglu": silu}
+def quadratic(x: Tensor) -> Tensor:
+    """x², elementwise."""
+    return x * x
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": silu,
+    "swiglu": silu,
+    "tanh": torch.tanh,
+    "quadratic": quadratic,
+}
 
 
 def sinusoidal(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
@@ -134,14 +146,14 @@ def sinusoidal(positions: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :width].to(dtype)
 
 
-def rotate(x: Tensor, positions: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021, base 10,000): x […, position, head, channel], positions [position].
+def rotate(x: Tensor, positions: Tensor, base: int = 10_000) -> Tensor:
+    """Rotary position embedding (Su et al. 2021): x […, position, head, channel], positions [position].
 
     Channel c is rotated together with channel c + half.
     """
     half = x.shape[-1] // 2
     pair = torch.arange(half, device=x.device, dtype=widened(x.dtype))
-    angle = positions[:, None, None] * 10_000.0 ** (-pair / half)
+    angle = positions[:, None, None] * float(base) ** (-pair / half)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

@@ -9,6 +9,7 @@ from grokking.errors import BadInput
 from grokking.models import distinct, model
 from grokking.models.parts import Dropout, Embedding, FeedForward, Linear, norm, rotate, sinusoidal
 from grokking.roles import Role
+from grokking.softmax import SOFTMAXES
 from grokking.tasks import Table
 
 CHOICES = {
@@ -17,6 +18,9 @@ CHOICES = {
     "positions": ("learned", "sinusoidal", "rope", "none"),
     "activation": ("relu", "gelu", "silu", "swiglu"),
     "attention": ("causal", "bidirectional"),
+    "attention_softmax": tuple(SOFTMAXES),
+    "biased": ("all", "mlp", "norms"),
+    "outputs": ("classes", "vocabulary"),
 }
 
 
@@ -35,15 +39,25 @@ def transformer(
     bias: bool = False,
     dropout: float = 0.0,
     tied: bool = False,
+    attention_softmax: str = "softmax",
+    biased: str = "all",
+    outputs: str = "classes",
+    rope_base: int = 10_000,
 ) -> nn.Module:
-    """Transformer that reads the answer at the last position (Power et al. 2022 and successors)."""
+    """Transformer that reads the answer at the last position (Power et al. 2022 and successors).
+
+    `mlp_ratio`: width of the feed-forward over that of the model; 0: attention only.
+    `bias`: whether there are biases, and `biased` where: in all parts, in the feed-forward alone, in the norms alone.
+    `outputs`: a score for every class, or for every token of the vocabulary, as in some published code; the answer is
+    always a class.
+    """
     config = dict(locals())
     for option, allowed in CHOICES.items():
         if config[option] not in allowed:
             raise BadInput(f"model.{option} = {config[option]!r}; allowed: {', '.join(allowed)}")
-    for option in ("depth", "width", "heads", "mlp_ratio"):
-        if config[option] < 1:
-            raise BadInput(f"model.{option} = {config[option]}; allowed: integers from 1 on")
+    for option, least in {"depth": 1, "width": 1, "heads": 1, "mlp_ratio": 0, "rope_base": 1}.items():
+        if config[option] < least:
+            raise BadInput(f"model.{option} = {config[option]}; allowed: integers from {least} on")
     if width % heads:
         raise BadInput(f"model.width = {width} is not a multiple of model.heads = {heads}")
     if positions == "rope" and (width // heads) % 2:
@@ -56,9 +70,10 @@ def transformer(
 class Attention(nn.Module):
     """Multi-head attention with separate query, key and value matrices and 1/√d scores."""
 
-    def __init__(self, width: int, heads: int, bias: bool, rope: bool) -> None:
+    def __init__(self, width: int, heads: int, bias: bool, rope: int | None, softmax: str) -> None:
         super().__init__()
         self.heads, self.rope = heads, rope
+        self.shares = SOFTMAXES[softmax]
         self.query = Linear(width, width, bias)
         self.key = Linear(width, width, bias)
         self.value = Linear(width, width, bias)
@@ -72,12 +87,12 @@ class Attention(nn.Module):
         """[row, position, width] → [row, position, head, channel], scaled by 1/√channels."""
         q = self.split(self.query(x))
         q = q * q.shape[-1] ** -0.5
-        return rotate(q, positions) if self.rope else q
+        return q if self.rope is None else rotate(q, positions, self.rope)
 
     def keys(self, x: Tensor, positions: Tensor) -> Tensor:
         """[row, position, width] → [row, position, head, channel]."""
         k = self.split(self.key(x))
-        return rotate(k, positions) if self.rope else k
+        return k if self.rope is None else rotate(k, positions, self.rope)
 
     def values(self, x: Tensor) -> Tensor:
         """[row, position, width] → [row, position, head, channel]."""
@@ -85,12 +100,12 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each with a residual connection and a norm before ("pre") or after ("post") it."""
+    """Attention and feed-forward (or none), each with a residual connection and a norm before ("pre") or after ("post") it."""
 
     def __init__(
         self,
         attention: Attention,
-        mlp: FeedForward,
+        mlp: FeedForward | None,
         norms: list[nn.Module],
         pre: bool,
         sites: list[int],
@@ -98,7 +113,8 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.attention, self.mlp, self.pre = attention, mlp, pre
-        self.attention_norm, self.mlp_norm = norms
+        self.attention_norm = norms[0]
+        self.mlp_norm = norms[1] if mlp is not None else nn.Identity()
         self.attention_dropout, self.mlp_dropout = (Dropout(dropout, site) for site in sites)
 
     def read(self, x: Tensor) -> Tensor:
@@ -109,8 +125,10 @@ class Block(nn.Module):
         """The residual stream after attention brought `mixed` […, head, channel] and the feed-forward had its turn."""
         x = x + self.attention_dropout(self.attention.out(mixed.flatten(-2)))
         if self.pre:
-            return x + self.mlp_dropout(self.mlp(self.mlp_norm(x)))
+            return x if self.mlp is None else x + self.mlp_dropout(self.mlp(self.mlp_norm(x)))
         x = self.attention_norm(x)
+        if self.mlp is None:
+            return x
         return self.mlp_norm(x + self.mlp_dropout(self.mlp(x)))
 
 
@@ -131,10 +149,19 @@ class Transformer(nn.Module):
         bias: bool,
         dropout: float,
         tied: bool,
+        attention_softmax: str,
+        biased: str,
+        outputs: str,
+        rope_base: int,
         **norms: str,
     ) -> None:
         super().__init__()
         length, kind, pre = len(table.positions), norms["norm"], norm_placement == "pre"
+        everywhere, in_mlp, in_norms = (
+            bias and biased in places for places in (("all",), ("all", "mlp"), ("all", "norms"))
+        )
+        rope = rope_base if positions == "rope" else None
+        scores = table.classes if outputs == "classes" else len(table.vocabulary)
         self.layout = table.positions
         self.causal = attention == "causal"
         self.dropout_rate = dropout
@@ -143,18 +170,20 @@ class Transformer(nn.Module):
         self.sinusoidal = positions == "sinusoidal"
         self.blocks = nn.ModuleList(
             Block(
-                Attention(width, heads, bias, rope=positions == "rope"),
-                FeedForward(width, mlp_ratio * width, activation, bias, Dropout(dropout, 3 * layer)),
-                [norm(kind, width, bias), norm(kind, width, bias)],
+                Attention(width, heads, everywhere, rope, attention_softmax),
+                FeedForward(width, mlp_ratio * width, activation, in_mlp, Dropout(dropout, 3 * layer))
+                if mlp_ratio
+                else None,
+                [norm(kind, width, in_norms), norm(kind, width, in_norms)],
                 pre,
                 [3 * layer + 1, 3 * layer + 2],
                 dropout,
             )
             for layer in range(depth)
         )
-        self.final_norm = norm(kind, width, bias) if pre else nn.Identity()
-        self.head = None if tied else Linear(width, table.classes, bias, role=Role.HEAD)
-        self.classes = table.classes
+        self.final_norm = norm(kind, width, in_norms) if pre else nn.Identity()
+        self.head = None if tied else Linear(width, scores, everywhere, role=Role.HEAD)
+        self.scores = scores
 
     def layers(self) -> list[Block]:
         """The blocks, first to last."""
@@ -175,7 +204,7 @@ class Transformer(nn.Module):
             h = block.read(x)
             q, k = block.attention.queries(h, positions), block.attention.keys(h, positions)
             scores = torch.einsum("nihc,njhc->nhij", q, k).masked_fill(~visible, -math.inf)
-            mixed = torch.einsum("nhij,njhc->nihc", scores.softmax(-1), block.attention.values(h))
+            mixed = torch.einsum("nhij,njhc->nihc", block.attention.shares(scores), block.attention.values(h))
             x = block.write(x, mixed)
         return self.readout(x[:, -1])
 
@@ -189,6 +218,6 @@ class Transformer(nn.Module):
         return x
 
     def readout(self, x: Tensor) -> Tensor:
-        """[row, width] → class scores [row, class]; tied: the embedding of the tokens that name the classes."""
+        """[row, width] → scores [row, class]; tied: by the embedding of the tokens that name the classes."""
         x = self.final_norm(x)
-        return x @ self.embedding.weight[: self.classes].T if self.head is None else self.head(x)
+        return x @ self.embedding.weight[: self.scores].T if self.head is None else self.head(x)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from grokking.later import EVERYWHERE, OF_OPTIMIZERS
+from grokking.later import EVERYWHERE, OF
 from grokking.store.sealed import Damaged, check, seal
 
 SCHEMA = 2  # raised when the files change; a unit of another schema is left out, with a sentence
@@ -132,8 +132,10 @@ def read_runs(path: Path | io.StringIO) -> pd.DataFrame:
     for name, value in EVERYWHERE.items():
         was = table[name].astype(object) if name in table else pd.Series(index=table.index, dtype=object)
         table[name] = was.mask(was.isna(), value).infer_objects()
-    for optimizer, settings in OF_OPTIMIZERS.items() if "optimizer.name" in table else ():
-        own = table["optimizer.name"] == optimizer
+    for (told_by, told), settings in OF.items():
+        if told_by not in table:
+            continue
+        own = table[told_by] == told
         for name, value in settings.items() if own.any() else ():
             was = table[name].astype(object) if name in table else pd.Series(index=table.index, dtype=object)
             table[name] = was.mask(own & was.isna(), value)
