@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from grokking.engine.batches import Batches
-from grokking.roles import initial_weights
 from grokking.runs import RunSpec
 from grokking.tasks import split
 
@@ -58,7 +57,7 @@ def plain_model(spec: RunSpec) -> Plain:
     with torch.device("meta"):  # its own first weights would be drawn from the global generator
         model = Plain(len(table.vocabulary), len(table.positions), table.classes, *shape)
     model = model.to_empty(device="cpu")
-    ours = initial_weights(spec.setting.model(), spec.seed)
+    ours = spec.setting.initial_weights(spec.seed)
     renamed = {_theirs(name): w for name, w in ours.items()}
     model.load_state_dict(renamed)
     return model

@@ -47,7 +47,6 @@ from grokking.execute.local import widest
 from grokking.execute.unit import keep_freed_memory, machine
 from grokking.plotting import save
 from grokking.publish import PUBLISHED, rewrite_documents
-from grokking.roles import initial_weights
 from grokking.runs import RunSpec, run_spec
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -104,7 +103,7 @@ def form(name: str, config: Config, device: torch.device, runs: int = 0, cores: 
         return Form(name, config, 1, repeated(loop.advance, wait), cores, threads=cores)
     if name == "shortcuts":
         model = spec.setting.model().to_empty(device="cpu")
-        model.load_state_dict(initial_weights(model, spec.seed), strict=False)
+        model.load_state_dict(spec.setting.initial_weights(spec.seed), strict=False)
         return Form(name, config, 1, repeated(PlainLoop(spec, model, device).advance, wait))
     trainer = Trainer(spec.setting, device, compile=name == "compiled")
     runs = runs or widest(device.type, name == "compiled")

@@ -9,7 +9,14 @@ from typing import Any
 
 Values = dict[str, bool | int | float | str]
 
-EVERYWHERE: Values = {"precision": "fp32", "transforms": "none", "label_noise": 0.0}
+EVERYWHERE: Values = {
+    "precision": "fp32",
+    "transforms": "none",
+    "prompt": "expression",
+    "label_noise": 0.0,
+    "init.name": "declared",
+    "init.scale": 1.0,
+}
 OF: dict[tuple[str, str], Values] = {  # (setting, its value) → later settings of such runs
     ("optimizer.name", "adam"): {"optimizer.bias_correction": True},
     ("optimizer.name", "adamw"): {"optimizer.bias_correction": True},

@@ -1,10 +1,12 @@
-"""What a parameter is for, declared where the parameter is created; never guessed from its shape or name."""
+"""What a parameter is for: declared where it is created, or known from the type of its module; never guessed from its shape."""
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from grokking.errors import BadInput
@@ -23,11 +25,12 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True)
 class Declaration:
-    """Role of a parameter and the law of its initial value: `mean + std · N(0, 1)`, elementwise."""
+    """Role of a parameter and the law of its initial value: `mean + std · N(0, 1)`, elementwise, or what its module draws."""
 
     role: Role
-    mean: float
-    std: float
+    mean: float = 0.0
+    std: float = 0.0
+    by_module: bool = False  # the module's own constructor draws it
 
 
 class Declaring(nn.Module):
@@ -43,31 +46,88 @@ class Declaring(nn.Module):
         self.declared[name] = Declaration(role, mean, std)
 
 
+Values = NDArray[np.float64]
+Law = Callable[[Declaration, tuple[int, ...], np.random.Generator], Values | None]  # None: what the module draws
+
+INFERRED: dict[type[nn.Module], dict[str, Role]] = {  # of PyTorch's own modules: beginning of a parameter's name → role
+    nn.Linear: {"weight": Role.HIDDEN, "bias": Role.BIAS},
+    nn.Embedding: {"weight": Role.EMBEDDING},
+    nn.LayerNorm: {"weight": Role.GAIN, "bias": Role.BIAS},
+    nn.RMSNorm: {"weight": Role.GAIN},
+    nn.MultiheadAttention: {"in_proj_weight": Role.HIDDEN, "in_proj_bias": Role.BIAS},
+    nn.RNNBase: {"weight": Role.HIDDEN, "bias": Role.BIAS},
+}
+
+
 def declarations(model: nn.Module) -> dict[str, Declaration]:
-    """Declaration of every parameter, by its full name, in the order of `named_parameters`."""
+    """Declaration of every parameter, by its full name, in the order of `named_parameters`.
+
+    Of PyTorch's own modules it is inferred from their type; the last `nn.Linear` is the head.
+    """
     found = {
-        f"{prefix}.{name}" if prefix else name: declaration
+        f"{prefix}.{name}".removeprefix("."): declaration
         for prefix, module in model.named_modules()
-        if isinstance(module, Declaring)
-        for name, declaration in module.declared.items()
+        for name, declaration in _own(module).items()
     }
+    linear = [f"{prefix}.weight".removeprefix(".") for prefix, m in model.named_modules() if type(m) is nn.Linear]
+    if linear:
+        found[linear[-1]] = Declaration(Role.HEAD, by_module=True)
     missing = [name for name, _ in model.named_parameters() if name not in found]
     if missing:
-        raise BadInput(f"parameters without a declared role: {', '.join(missing)}; create them with `declare`")
+        raise BadInput(
+            f"parameters without a role: {', '.join(missing)}; create them in a grokking.roles.Declaring by `declare`, or use "
+            f"{', '.join(kind.__name__ for kind in INFERRED)} of torch.nn"
+        )
     return {name: found[name] for name, _ in model.named_parameters()}
 
 
-def initial_weights(model: nn.Module, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    """Initial value of every parameter, each from its own stream (seed, "weights", name).
+def _own(module: nn.Module) -> dict[str, Declaration]:
+    """Declarations of a module's own parameters."""
+    if isinstance(module, Declaring):
+        return module.declared
+    roles = next((roles for kind, roles in INFERRED.items() if isinstance(module, kind)), {})
+    return {
+        name: Declaration(role, by_module=True)
+        for name, _ in module.named_parameters(recurse=False)
+        for start, role in roles.items()
+        if name.startswith(start)
+    }
+
+
+def as_declared(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
+    """`mean + std · N(0, 1)`; None where the module draws itself."""
+    if law.by_module:
+        return None
+    values = np.full(shape, law.mean)
+    return values + law.std * draws.standard_normal(shape) if law.std else values
+
+
+def initial_weights(
+    model: nn.Module,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    law: Law = as_declared,
+    scale: float = 1.0,
+    make: Callable[[], nn.Module] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Initial value of every parameter, each from its own stream (seed, "weights", name), times `scale`.
 
     Drawn in float64 and then cast: float32 draws differ between CPUs. The model itself is only read for shapes and
-    declarations (it may live on the `meta` device).
+    declarations (it may live on the `meta` device). What modules draw themselves is drawn by `make`, which builds the model
+    anew, from a generator of this seed.
     """
+    own = drawn_by_modules(make, seed) if make is not None else {}
     weights = {}
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    for name, law in declarations(model).items():
-        values = np.full(shapes[name], law.mean)
-        if law.std:
-            values = values + law.std * stream(seed, "weights", name).standard_normal(shapes[name])
-        weights[name] = torch.from_numpy(values).to(dtype)
+    for name, declaration in declarations(model).items():
+        values = law(declaration, shapes[name], stream(seed, "weights", name))
+        values = own[name] if values is None else values
+        weights[name] = torch.from_numpy(scale * values).to(dtype)
     return weights
+
+
+def drawn_by_modules(make: Callable[[], nn.Module], seed: int) -> dict[str, Values]:
+    """The parameters of a model as its own constructor draws them, in float64; the global generator is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(stream(seed, "weights", "modules").integers(2**62)))
+        return {name: w.detach().double().numpy() for name, w in make().named_parameters()}

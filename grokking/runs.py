@@ -5,14 +5,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import torch
 
 from grokking.errors import BadInput
+from grokking.inits import inits
 from grokking.later import without_later
 from grokking.losses import losses
 from grokking.models import models
+from grokking.models.adopted import adopted, try_model
 from grokking.optim import optimizers
 from grokking.optim.schedules import schedules
 from grokking.optim.stepping import Contract, asked
@@ -20,7 +22,7 @@ from grokking.optim.transforms import named, transforms
 from grokking.optim.trial import try_optimizer, try_schedule, try_transform
 from grokking.registry import Entry, Registry, Scalar, Share, is_rate, suggest
 from grokking.roles import declarations, initial_weights
-from grokking.tasks import Table, split, tasks
+from grokking.tasks import Table, prompted, split, tasks
 
 Settings = Mapping[str, Scalar]
 
@@ -31,6 +33,7 @@ KINDS: dict[str, Registry] = {
     "loss": losses,
     "optimizer": optimizers,
     "schedule": schedules,
+    "init": inits,
 }
 DEFAULTS: dict[str, Scalar] = {
     "task.name": "mod_add",
@@ -38,6 +41,8 @@ DEFAULTS: dict[str, Scalar] = {
     "loss.name": "cross_entropy",
     "optimizer.name": "adamw",
     "schedule.name": "linear_warmup",
+    "init.name": "declared",
+    "init.scale": 1.0,
     "train_fraction": 0.4,
     "batch_size": 512,
     "steps": 10_000,
@@ -47,6 +52,7 @@ DEFAULTS: dict[str, Scalar] = {
     "evaluation.growth": 0.05,
     "precision": "fp32",
     "transforms": "none",
+    "prompt": "expression",
     "label_noise": 0.0,
 }
 PER_RUN = ("optimizer", "schedule", "transform")  # whose float options are numbers of each run, and split no cohort
@@ -102,17 +108,24 @@ class Setting:
 
     def table(self) -> Table:
         """The task's table of examples."""
-        return _table(self.name("task"), tuple(self.options("task").items()))
+        return _table(self.name("task"), tuple(self.options("task").items()), str(self.by_name["prompt"]))
 
-    def model(self) -> torch.nn.Module:
-        """The model, on the `meta` device: shapes, roles and code, no weights."""
-        with torch.device("meta"):
-            return models[self.name("model")].make(self.table(), **self.options("model"))
+    def model(self, device: str = "meta") -> torch.nn.Module:
+        """The model; on the `meta` device: shapes, roles and code, no weights."""
+        with torch.device(device):
+            return adopted(models[self.name("model")].make(self.table(), **self.options("model")))
+
+    def initial_weights(self, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+        """What every parameter is at the start of a run with this seed."""
+        options = {name: value for name, value in self.options("init").items() if name != "scale"}
+        law, model = partial(inits[self.name("init")].make, **options), self.model()
+        make = partial(self.model, "cpu") if any(d.by_module for d in declarations(model).values()) else None
+        return initial_weights(model, seed, dtype, law, self.number("init.scale"), make)
 
     def started_model(self) -> torch.nn.Module:
         """The model on the CPU with the initial weights of seed 0, to try something on."""
         model = self.model().to_empty(device="cpu").eval()
-        weights = initial_weights(model, 0)
+        weights = self.initial_weights(0)
         for name, parameter in model.named_parameters():
             parameter.data = weights[name]
         return model
@@ -145,7 +158,7 @@ def _entry(setting: Setting, kind: str) -> Entry:
 
 
 @lru_cache(maxsize=32)
-def _table(name: str, options: tuple[tuple[str, Scalar], ...]) -> Table:
+def _table(name: str, options: tuple[tuple[str, Scalar], ...], prompt: str = "expression") -> Table:
     try:
         table = tasks[name].make(**dict(options))
     except BadInput:
@@ -154,7 +167,7 @@ def _table(name: str, options: tuple[tuple[str, Scalar], ...]) -> Table:
         raise BadInput(f"task {name!r} fails with {dict(options)}: {type(error).__name__}: {error}") from error
     if not isinstance(table, Table):
         raise BadInput(f"task {name!r} returns {type(table).__name__}; a task returns a Table")
-    return table
+    return prompted(table, prompt)
 
 
 @dataclass(frozen=True)
@@ -201,12 +214,7 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     for name in named(str(settings.get("transforms", "none"))):
         entries[f"transform.{name}"] = transforms[name]
     defaults |= {f"{kind}.{name}": value for kind, entry in entries.items() for name, value in entry.defaults.items()}
-    for name in settings:
-        if name not in defaults:
-            _, own, rest = name.partition("transform.")
-            if own and (called := rest.partition(".")[0]) in transforms:
-                raise BadInput(f"{name} is an option of a transform that is not in use; add transforms={called}")
-            raise BadInput(f"unknown setting {name!r}; {suggest(name, sorted(defaults))}")
+    _refuse_unknown(settings, defaults)
     values = {name: _cast(name, settings.get(name, default), default) for name, default in defaults.items()}
     values["transforms"] = ",".join(named(str(values["transforms"]))) or "none"
     hyper = {
@@ -214,6 +222,8 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     }
     static = {name: value for name, value in values.items() if name not in hyper}
     versions = {"engine": ENGINE_VERSION} | {kind: _version(kind, entry, static) for kind, entry in entries.items()}
+    if entries["init"].name == "declared":
+        del versions["init"]  # as in all descriptions from before there were others
     setting = Setting(tuple(sorted(static.items())), tuple(sorted(versions.items())))
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise BadInput(f"seed = {seed!r}; allowed: integers from 0 to 2³¹ - 1")
@@ -224,6 +234,15 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     if setting.external:
         contract(setting, spec.hyper)
     return spec
+
+
+def _refuse_unknown(settings: Settings, known: Settings) -> None:
+    for name in settings:
+        if name not in known:
+            _, own, rest = name.partition("transform.")
+            if own and (called := rest.partition(".")[0]) in transforms:
+                raise BadInput(f"{name} is an option of a transform that is not in use; add transforms={called}")
+            raise BadInput(f"unknown setting {name!r}; {suggest(name, sorted(known))}")
 
 
 def _told_by_the_name(settings: Settings) -> Settings:
@@ -297,7 +316,7 @@ def _check_number(name: str, value: float, default: Scalar, external: bool) -> N
 def _check_setting(setting: Setting) -> None:
     _check_ranges(setting)
     _check_batch_size(setting)
-    declarations(setting.model())
+    try_model(setting.model(), setting.table(), setting.name("model"))
     entry, options = optimizers[setting.name("optimizer")], setting.options("optimizer")
     try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
     for name in setting.transforms:
@@ -324,6 +343,8 @@ def _check_ranges(setting: Setting) -> None:
         raise BadInput(f"threshold = {setting.by_name['threshold']}; allowed: above 0, up to 1")
     if not 0 <= setting.number("label_noise") <= 1:
         raise BadInput(f"label_noise = {setting.by_name['label_noise']}; allowed: 0 to 1")
+    if not 0 < setting.number("init.scale") < math.inf:
+        raise BadInput(f"init.scale = {setting.by_name['init.scale']}; allowed: positive finite numbers")
     if not 0 < setting.number("train_fraction") < 1:
         raise BadInput(f"train_fraction = {setting.by_name['train_fraction']}; allowed: strictly between 0 and 1")
 

@@ -18,7 +18,6 @@ from grokking.errors import Interrupted
 from grokking.execute.local import execute
 from grokking.execute.signals import Stop
 from grokking.execute.unit import Ended, Terms, train_unit
-from grokking.roles import initial_weights
 from grokking.runs import RunSpec, run_spec
 from grokking.store import load, prepare
 from grokking.tasks import split
@@ -176,7 +175,7 @@ def golden() -> str:
     training, validation = split(len(setting.table().tokens), setting.number("train_fraction"), 3)
     batches = Batches(3, len(training), setting.integer("batch_size"))
     arrays = [training, validation, *(batches.at(step) for step in range(3))]
-    arrays += [w.numpy() for _, w in sorted(initial_weights(setting.model(), 3).items())]
+    arrays += [w.numpy() for _, w in sorted(setting.initial_weights(3).items())]
     joined = b"".join(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in arrays)
     return hashlib.sha256(joined).hexdigest()[:8]
 

@@ -246,5 +246,5 @@ def test_a_parameter_without_a_role_is_refused_by_name():
             self.declare("known", (2, 2), Role.HIDDEN, std=1.0)
             self.stray = torch.nn.Parameter(torch.zeros(2))
 
-    with pytest.raises(BadInput, match="without a declared role: stray;"):
+    with pytest.raises(BadInput, match="without a role: stray;"):
         declarations(Stray())

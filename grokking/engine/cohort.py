@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_map
 
 from grokking.optim import Slots, optimizers
 from grokking.optim.transforms import transforms
-from grokking.roles import Role, declarations, initial_weights
+from grokking.roles import Role, declarations
 from grokking.runs import RunSpec, Setting
 
 Tensors = dict[str, Tensor]
@@ -105,7 +105,7 @@ def start(
     specs = filled(specs, places(len(specs), 0))
     setting = specs[0].setting
     model = setting.model()
-    drawn = {spec.seed: initial_weights(model, spec.seed, dtype) for spec in dict.fromkeys(specs)}
+    drawn = {spec.seed: setting.initial_weights(spec.seed, dtype) for spec in dict.fromkeys(specs)}
     weights = {
         name: torch.stack([drawn[spec.seed][name] for spec in specs]).to(device) for name in drawn[specs[0].seed]
     }

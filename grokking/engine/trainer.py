@@ -12,7 +12,6 @@ from grokking.engine.cohort import Cohort, Moving, Places, Tensors, compiled_wid
 from grokking.engine.compiled import compiled
 from grokking.engine.recorded import Recorded
 from grokking.engine.transforming import Transforming
-from grokking.errors import BadInput
 from grokking.hashing import mix
 from grokking.losses import losses
 from grokking.models.parts import Dropout, widened
@@ -45,8 +44,9 @@ class Trainer:
         self.model = setting.model()
         self.dropouts = [f"{n}.key" for n, module in self.model.named_modules() if isinstance(module, Dropout)]
         self.constants = dict.fromkeys(self.dropouts, torch.zeros((), dtype=torch.int64, device=device))
-        if others := [name for name, _ in self.model.named_buffers() if name not in self.dropouts]:
-            raise BadInput(f"the model has buffers ({', '.join(others)}); compute constants in forward instead")
+        if {name for name, _ in self.model.named_buffers()} - set(self.dropouts):
+            built = dict(setting.model("cpu").named_buffers())
+            self.constants |= {name: value.to(device) for name, value in built.items() if name not in self.dropouts}
         self.alike = alike(self.model)
         self.loss = losses[setting.name("loss")].make
         self.rule = optimizers[setting.name("optimizer")].make
@@ -142,7 +142,7 @@ class Trainer:
         """The loss [] of one run on tokens [example, position]."""
         if self.setting.by_name["precision"] == "bf16":
             weights = {name: w.bfloat16() for name, w in weights.items()}
-        scores = functional_call(self.model, {**weights, **buffers}, (tokens,))
+        scores = functional_call(self.model, {**self.constants, **weights, **buffers}, (tokens,))
         return self.loss(scores.to(widened(scores.dtype)), labels, **self.setting.options("loss"))
 
     def gradients(self, weights: Tensors, noise: Tensors, tokens: Tensor, labels: Tensor) -> tuple[Tensors, Tensor]:

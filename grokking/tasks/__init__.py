@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from grokking.registry import Registry, options
-from grokking.tasks.table import Position, Table, binary_operation, operation_on, split
+from grokking.tasks.table import Position, Table, binary_operation, operation_on, prompted, split
 
 tasks = Registry("task")
 Make = Callable[..., Table]
@@ -35,6 +35,7 @@ __all__ = [
     "number_theory",
     "operation_on",
     "polynomials",
+    "prompted",
     "split",
     "task",
     "tasks",

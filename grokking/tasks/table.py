@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,47 @@ class Table:
         """The example as a person reads it, such as `3 + 5 = 1`."""
         words = [self.vocabulary[token] for token in self.tokens[example]]
         return self.separator.join([*words, self.vocabulary[self.labels[example]]])
+
+
+PROMPTS = ("expression", "operands", "eos")
+
+
+def prompted(table: Table, prompt: str) -> Table:
+    """The table with its examples written otherwise: `x ∘ y =` (expression), `x y =` (operands) or `<eos> x ∘ y =` (eos).
+
+    Papers differ here: Nanda et al. 2023 and many after them leave the operation out, openai/grok begins with a token of
+    its own. "operands" drops all constant tokens but the last, and from the vocabulary what then stands nowhere.
+    """
+    if prompt not in PROMPTS:
+        raise BadInput(f"prompt = {prompt!r}; allowed: {', '.join(PROMPTS)}")
+    size, last = len(table.vocabulary), len(table.positions) - 1
+    if prompt == "eos":
+        first = np.full((len(table.labels), 1), size)
+        return replace(
+            table,
+            tokens=np.concatenate([first, table.tokens], axis=1),
+            vocabulary=(*table.vocabulary, "<eos>"),
+            positions=(Position(None, size, 1), *table.positions),
+        )
+    if prompt == "expression":
+        return table
+    kept = [at for at, place in enumerate(table.positions) if place.operand is not None or at == last]
+    standing = {
+        token
+        for at in kept
+        for token in range(table.positions[at].first, table.positions[at].first + table.positions[at].count)
+    }
+    words = [token for token in range(size) if token in standing or token < table.classes]
+    number = np.full(size, -1)
+    number[words] = np.arange(len(words))
+    return replace(
+        table,
+        tokens=number[table.tokens[:, kept]],
+        vocabulary=tuple(table.vocabulary[token] for token in words),
+        positions=tuple(
+            replace(place, first=int(number[place.first])) for place in (table.positions[at] for at in kept)
+        ),
+    )
 
 
 def binary_operation(

@@ -1,0 +1,44 @@
+"""Anyone's `nn.Module`: what is replaced in it, and whether it can be trained here, tried before any work."""
+
+import torch
+from torch import nn
+
+from grokking.errors import BadInput, words
+from grokking.models.parts import Dropout
+from grokking.roles import declarations
+from grokking.tasks import Table
+
+FIRST_SITE = 1_000  # of dropouts that are replaced, apart from a model's own
+
+
+def adopted(model: nn.Module) -> nn.Module:
+    """The model, with every `nn.Dropout` replaced by ours, whose masks are a run's own; `BadInput` where that is not enough."""
+    site = FIRST_SITE
+    for name, module in list(model.named_modules()):
+        if getattr(module, "running_mean", None) is not None:
+            raise BadInput(
+                f"the model has {type(module).__name__} ({name}), which mixes the examples of a batch; use LayerNorm"
+            )
+        if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and module.dropout:
+            raise BadInput(f"{name}.dropout = {module.dropout} draws from a generator that all runs share; set it to 0")
+        for child_name, child in list(module.named_children()):
+            if isinstance(child, nn.Dropout):
+                setattr(module, child_name, Dropout(child.p, site))
+                site += 1
+    return model
+
+
+def try_model(model: nn.Module, table: Table, name: str) -> None:
+    """Raise `BadInput` where a parameter has no role, or three examples do not give scores for every class."""
+    declarations(model)
+    tokens = torch.empty((3, len(table.positions)), dtype=torch.int64, device="meta")
+    try:
+        shape = tuple(model.eval()(tokens).shape)
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"model {name!r} fails on tokens [3, {len(table.positions)}]: {words(error)}") from error
+    if len(shape) != 2 or shape[0] != 3 or shape[1] < table.classes:
+        raise BadInput(
+            f"model {name!r} returns scores {list(shape)}; they must be [3, {table.classes}], an example a row"
+        )
