@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.func import functional_call, vmap
 
 from grokking.errors import BadInput, words
 from grokking.models.parts import Dropout
@@ -29,11 +30,12 @@ def adopted(model: nn.Module) -> nn.Module:
 
 
 def try_model(model: nn.Module, table: Table, name: str) -> None:
-    """Raise `BadInput` where a parameter has no role, or three examples do not give scores for every class."""
+    """Raise `BadInput` where a parameter has no role, runs cannot be lifted, or examples do not give a score for every class."""
     declarations(model)
-    tokens = torch.empty((3, len(table.positions)), dtype=torch.int64, device="meta")
-    try:
-        shape = tuple(model.eval()(tokens).shape)
+    tokens = torch.empty((2, 3, len(table.positions)), dtype=torch.int64, device="meta")
+    weights = {name: torch.stack([w.detach()] * 2) for name, w in model.eval().named_parameters()}
+    try:  # two runs side by side
+        shape = tuple(vmap(lambda w, t: functional_call(model, w, (t,)))(weights, tokens).shape[1:])
     except BadInput:
         raise
     except (Exception, SystemExit) as error:
