@@ -58,7 +58,9 @@ def test_stablemax_is_its_definition():
     assert found.item() == pytest.approx(-(size / size.sum(-1, keepdim=True)).log()[range(6), labels].mean().item())
 
 
-@given(seed=st.integers(0, 1000), dtype=st.sampled_from([torch.float32, DOUBLE]), size=st.sampled_from([1e-3, 1.0, 1e4]))
+@given(
+    seed=st.integers(0, 1000), dtype=st.sampled_from([torch.float32, DOUBLE]), size=st.sampled_from([1e-3, 1.0, 1e4])
+)
 @settings(max_examples=60)
 def test_shares_are_finite_and_sum_to_one_and_losses_have_finite_gradients(seed, dtype, size):
     z, labels = scores_of(seed, scale=size, dtype=dtype), torch.tensor([0, 3, 8, 2, 2, 5])
