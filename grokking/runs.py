@@ -111,8 +111,8 @@ class Setting:
         return _table(self.name("task"), tuple(self.options("task").items()), str(self.by_name["prompt"]))
 
     def model(self, device: str = "meta") -> torch.nn.Module:
-        """The model; on the `meta` device: shapes, roles and code, no weights."""
-        with torch.device(device):
+        """The model; on the `meta` device: shapes, roles and code, no weights. The global generator is as it was."""
+        with torch.device(device), torch.random.fork_rng(devices=[], enabled=device != "meta"):
             return adopted(models[self.name("model")].make(self.table(), **self.options("model")))
 
     def initial_weights(self, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:

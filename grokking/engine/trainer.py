@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from grokking.engine.batches import Batches
 from grokking.engine.cohort import Cohort, Moving, Places, Tensors, compiled_width, never_alone, power_of_two
@@ -142,8 +143,13 @@ class Trainer:
         """The loss [] of one run on tokens [example, position]."""
         if self.setting.by_name["precision"] == "bf16":
             weights = {name: w.bfloat16() for name, w in weights.items()}
-        scores = functional_call(self.model, {**self.constants, **weights, **buffers}, (tokens,))
+        scores = self.scores({**weights, **buffers}, tokens)
         return self.loss(scores.to(widened(scores.dtype)), labels, **self.setting.options("loss"))
+
+    def scores(self, weights: Tensors, tokens: Tensor) -> Tensor:
+        """Scores [example, class] of one run on tokens [example, position]."""
+        with sdpa_kernel(SDPBackend.MATH):  # the others cannot be lifted over the run axis
+            return functional_call(self.model, {**self.constants, **weights}, (tokens,))
 
     def gradients(self, weights: Tensors, noise: Tensors, tokens: Tensor, labels: Tensor) -> tuple[Tensors, Tensor]:
         """Gradient of each run's own loss, and that loss [run]; tokens [run, example, position]."""
@@ -261,11 +267,8 @@ class Trainer:
         rows = torch.from_numpy(examples).to(self.device)
         self.model.eval()
 
-        def forward(weights: Tensors, tokens: Tensor) -> Tensor:
-            return functional_call(self.model, {**weights, **self.constants}, (tokens,))
-
         parts = rows.chunk(-(-rows.shape[1] // EVALUATED), dim=1)
-        scores = torch.cat([vmap(forward)(cohort.weights, self.tokens[part]) for part in parts], dim=1)
+        scores = torch.cat([vmap(self.scores)(cohort.weights, self.tokens[part]) for part in parts], dim=1)
         learned = self.training_labels(cohort.seeds, rows[:, :seen])
         labels = torch.cat([learned, self.labels[rows[:, seen:]]], dim=1)
         hits = (scores.argmax(-1) == labels).double()

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from grokking.errors import BadInput, words
 from grokking.models.parts import Dropout
@@ -35,7 +36,8 @@ def try_model(model: nn.Module, table: Table, name: str) -> None:
     tokens = torch.empty((2, 3, len(table.positions)), dtype=torch.int64, device="meta")
     weights = {name: torch.stack([w.detach()] * 2) for name, w in model.eval().named_parameters()}
     try:  # two runs side by side
-        shape = tuple(vmap(lambda w, t: functional_call(model, w, (t,)))(weights, tokens).shape[1:])
+        with sdpa_kernel(SDPBackend.MATH):
+            shape = tuple(vmap(lambda w, t: functional_call(model, w, (t,)))(weights, tokens).shape[1:])
     except BadInput:
         raise
     except (Exception, SystemExit) as error:
