@@ -272,24 +272,20 @@ def test_anyones_module_trains_as_it_does_alone(mine, kind):
     assert {role for name, role in roles.items() if "norm" in name or "body.3" in name} == {"gain", "bias"}
     trainer = Trainer(specs[0].setting, CPU)
     cohort = start(specs, CPU, places=trainer.places)
-    first = {name: w[0].clone() for name, w in cohort.weights.items()}
-    for _ in range(5):
-        trainer.advance(cohort)
-    assert all(cohort.finite)
-    if kind == "encoder":  # against torch's own loop (the other has dropout, whose masks are the run's own)
-        plain = specs[0].setting.model("cpu")
-        plain.load_state_dict(first, strict=False)
-        sgd = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
-        again = start(specs, CPU, places=trainer.places)
-        for step in range(5):
-            rows = trainer.batch(again)[0]
+    plain = specs[0].setting.model("cpu")
+    plain.load_state_dict({name: w[0].clone() for name, w in cohort.weights.items()}, strict=False)
+    sgd = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    for step in range(5):
+        if kind == "encoder":  # torch's own loop (the other kind has dropout, whose masks are the run's own)
+            rows = trainer.batch(cohort)[0]
             sgd.param_groups[0]["lr"] = 0.1 * min(1, (step + 1) / 10)
             sgd.zero_grad()
             F.cross_entropy(plain.train()(trainer.tokens[rows]), trainer.labels[rows]).backward()
             sgd.step()
-            again.step += 1
-        for name, p in plain.named_parameters():
-            assert torch.allclose(cohort.weights[name][0], p, atol=2e-5), name
+        trainer.advance(cohort)
+    assert all(cohort.finite)
+    for name, p in plain.named_parameters() if kind == "encoder" else ():
+        assert torch.allclose(cohort.weights[name][0], p, atol=1e-6), name
 
 
 def test_what_modules_draw_comes_from_the_runs_seed_and_leaves_the_global_generator_alone(mine):
