@@ -264,9 +264,7 @@ def mine():
 
 @pytest.mark.parametrize("kind", ["mlp", "encoder"])
 def test_anyones_module_trains_as_it_does_alone(mine, kind):
-    specs = [
-        run_spec({**SMALL, "model.name": "someones", "model.kind": kind, "optimizer.lr": 0.01}, s) for s in range(2)
-    ]
+    specs = [run_spec({**SMALL, "model.name": "someones", "model.kind": kind, **SGD}, s) for s in range(2)]
     roles = {name: law.role.value for name, law in declarations(specs[0].setting.model()).items()}
     assert (roles["embedding.weight"], roles["head.weight"], roles["head.bias"]) == ("embedding", "head", "bias")
     assert {role for name, role in roles.items() if "norm" in name or "body.3" in name} == {"gain", "bias"}
