@@ -46,8 +46,10 @@ def xavier(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator)
 
 
 @init
-def uniform(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
-    """Matrices uniform within ± 1 / √fan_in, as the weights of `torch.nn.Linear`; everything else as declared."""
+def pytorch(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
+    """As modules of `torch.nn` draw: matrices uniform within ± 1 / √fan_in, embeddings N(0, 1); biases stay 0."""
+    if law.role is Role.EMBEDDING:
+        return draws.standard_normal(shape)
     return _matrices(law, shape, draws, lambda: draws.uniform(-1, 1, shape) * shape[1] ** -0.5)
 
 

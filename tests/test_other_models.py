@@ -150,7 +150,7 @@ def test_a_bad_option_is_refused(settings, message):
     [
         ("kaiming", lambda shape: (2 / shape[1]) ** 0.5),
         ("xavier", lambda shape: (2 / sum(shape)) ** 0.5),
-        ("uniform", lambda shape: (3 * shape[1]) ** -0.5),
+        ("pytorch", lambda shape: (3 * shape[1]) ** -0.5),
         ("normal", lambda shape: 0.02),
         ("orthogonal", lambda shape: max(shape) ** -0.5),
     ],
@@ -161,7 +161,9 @@ def test_matrices_have_the_spread_of_their_initialisation_and_all_else_is_as_dec
     weights, before = spec.setting.initial_weights(3), plain.setting.initial_weights(3)
     for parameter, law in declarations(spec.setting.model()).items():
         w = weights[parameter]
-        if law.role in (Role.HIDDEN, Role.HEAD) or (name == "normal" and law.role is Role.EMBEDDING):
+        if law.role is Role.EMBEDDING and name in ("normal", "pytorch"):
+            assert w.std().item() == pytest.approx(0.02 if name == "normal" else 1, rel=0.06)
+        elif law.role in (Role.HIDDEN, Role.HEAD):
             assert w.std().item() == pytest.approx(spread(w.shape), rel=0.06)
             assert abs(w.mean().item()) < 5 * spread(w.shape) / w.numel() ** 0.5
         else:
@@ -182,7 +184,7 @@ def test_the_scale_multiplies_everything_and_the_default_changes_nothing():
     assert run_spec(SMALL, 0) == one
     assert "init" not in dict(one.setting.versions)
     assert "init.name" not in one.row()
-    assert set(inits) == {"declared", "kaiming", "xavier", "uniform", "orthogonal", "normal"}
+    assert set(inits) == {"declared", "kaiming", "xavier", "pytorch", "orthogonal", "normal"}
 
 
 # --- prompts and label noise ------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def list_(
     kind: Annotated[
-        Literal["tasks", "optimizers", "transforms", "models", "losses", "schedules"], tyro.conf.Positional
+        Literal["tasks", "optimizers", "transforms", "models", "losses", "schedules", "inits", "recipes"],
+        tyro.conf.Positional,
     ],
     name: Annotated[str, tyro.conf.Positional] = "",
     /,
@@ -38,6 +39,9 @@ def list_(
     from grokking.runs import KINDS
 
     import_extensions(imports)
+    if kind == "recipes":
+        print(_recipes(name))
+        return 0
     registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind + "s", r.kind + "es"))
     if name:
         entry = registry[name]
@@ -56,6 +60,21 @@ def list_(
             "pytorch_optimizer.SophiaH, or my_file.MyOptimizer after --import my_file.py"
         )
     return 0
+
+
+def _recipes(name: str) -> str:
+    """Each recipe in a paragraph, or one with all of its settings."""
+    from grokking.recipes import RECIPES, recipe
+
+    def told(name: str) -> list[str]:
+        r = recipe(name)
+        parts = {"source": r.source, "stated": r.stated, "open": r.open, "its code": r.code, "published": r.published}
+        return [name, *(f"  {word}: {text}" for word, text in parts.items() if text)]
+
+    if not name:
+        return "\n\n".join("\n".join(told(name)) for name in RECIPES)
+    settings = " ".join(f"{key}={value}" for key, value in recipe(name).settings.items())
+    return "\n".join([*told(name), f"  settings: {settings}"])
 
 
 def _defaults(entry: "Entry") -> str:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    task: str = "mod_add",
-    optimizer: str = "adamw",
+    task: str | None = None,
+    optimizer: str | None = None,
+    recipe: str | None = None,
     seeds: str = "0",
     settings: Set = (),
     steps: int | None = None,
@@ -33,8 +34,9 @@ def run(
     """Train runs of one setting and say when each of them generalised.
 
     Args:
-        task: see `grokking list tasks`.
-        optimizer: see `grokking list optimizers`.
+        task: see `grokking list tasks`; mod_add if nothing says otherwise.
+        optimizer: see `grokking list optimizers`; adamw if nothing says otherwise.
+        recipe: the setting of a paper (see `grokking list recipes`); --task, --optimizer and --set change it.
         seeds: 3 or 0:5 (0 to 4) or 0:5,9.
         settings: any setting by its dotted name, such as optimizer.lr=0.02 model.width=64 train_fraction=0.5.
         steps: the budget, short for --set steps=N.
@@ -48,15 +50,19 @@ def run(
     from grokking.extensions import import_extensions
     from grokking.optim import optimizers
     from grokking.range_test import parse_range, settings_of_range
+    from grokking.recipes import of_recipe
     from grokking.runs import run_spec
     from grokking.store import load, make_writable
 
     # Whatever a user's file prints is no part of what is asked for: on stdout stand the results.
     with contextlib.redirect_stdout(sys.stderr):
         import_extensions(imports)
-    chosen: dict[str, str | int | float] = {"task.name": task, "optimizer.name": optimizer}
-    said = {"optimizer.name": optimizer} if optimizer != "adamw" else {}
-    said |= {"task.name": task} if task != "mod_add" else {}
+    said = {
+        name: value for name, value in {"task.name": task, "optimizer.name": optimizer}.items() if value is not None
+    }
+    chosen: dict[str, str | int | float] = {"task.name": "mod_add", "optimizer.name": "adamw"}
+    chosen |= of_recipe(recipe, said) if recipe is not None else {}
+    chosen |= said
     told: dict[str, str] = {}
     for text in settings:
         name, equals, value = text.partition("=")

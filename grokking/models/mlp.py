@@ -73,10 +73,10 @@ class OneHot(Declaring):
 class Embedded(nn.Module):
     """A row of numbers for every token, the same wherever it stands: summed over the operands, or side by side."""
 
-    def __init__(self, read: list[tuple[int, Position]], vocabulary: int, width: int, summed: bool) -> None:
+    def __init__(self, read: list[tuple[int, Position]], tokens: int, width: int, summed: bool) -> None:
         super().__init__()
         self.read, self.summed = read, summed
-        self.embedding = Embedding(vocabulary, width)
+        self.embedding = Embedding(tokens, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[example, position] → [example, width or operands · width]."""
@@ -106,7 +106,8 @@ class MLP(nn.Module):
             self.first: nn.Module = OneHot(read, width, bias)
             widths = [width] * depth
         else:
-            self.first = Embedded(read, len(table.vocabulary), embedding, inputs == "summed")
+            tokens = max(place.first + place.count for _, place in read)  # those that operands can be come first
+            self.first = Embedded(read, tokens, embedding, inputs == "summed")
             widths = [embedding * (1 if inputs == "summed" else len(read)), *[width] * depth]
         self.hidden = nn.ModuleList(Linear(a, b, bias) for a, b in itertools.pairwise(widths))
         self.dropouts = nn.ModuleList(Dropout(dropout, site) for site in range(depth))

@@ -1,0 +1,295 @@
+"""The settings of papers by name: what their text states, what it leaves open, and what their code does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from grokking.errors import BadInput
+from grokking.registry import Scalar, suggest
+
+Settings = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One published setting. All that `settings` does not name is at its default here."""
+
+    source: str
+    settings: Settings
+    stated: str  # what the text states, and so stands here
+    open: str  # what it leaves open, and what stands here in its place
+    code: str = ""  # what its code does otherwise
+    published: str = ""  # steps to generalise, as published
+    parameters: int | None = (
+        None  # of the model, as the source states it or as its code has it, but for `excluded` ones
+    )
+    excluded: tuple[str, ...] = ()  # beginnings of names of parameters that are not counted
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name."""
+    if name not in RECIPES:
+        raise BadInput(f"unknown recipe {name!r}; {suggest(name, sorted(RECIPES))}")
+    return RECIPES[name]
+
+
+def of_recipe(name: str, changed: Settings) -> dict[str, Scalar]:
+    """The settings of a recipe, without the options of what is changed for something else: another optimizer has its own."""
+    own = dict(recipe(name).settings)
+    for setting, value in changed.items():
+        kind = setting.removesuffix(".name")
+        if setting.endswith(".name") and own.get(setting) != value:
+            own = {key: option for key, option in own.items() if not key.startswith(f"{kind}.")}
+    return own
+
+
+ADAMW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.beta1": 0.9, "optimizer.beta2": 0.98}
+FULL_BATCH: Settings = {"batch_size": 0}
+CONSTANT: Settings = {"schedule.name": "constant"}
+DECODER: Settings = {  # openai/grok
+    "prompt": "eos",
+    "model.name": "transformer",
+    "model.depth": 2,
+    "model.width": 128,
+    "model.heads": 4,
+    "model.norm": "layernorm",
+    "model.norm_placement": "post",
+    "model.positions": "sinusoidal",
+    "model.activation": "relu",
+    "model.attention": "causal",
+    "model.bias": True,
+    "model.biased": "norms",
+    "init.name": "pytorch",
+}
+ONE_LAYER: Settings = {  # Nanda's: no norm, learned positions
+    "prompt": "operands",
+    "model.name": "transformer",
+    "model.depth": 1,
+    "model.width": 128,
+    "model.heads": 4,
+    "model.norm": "none",
+    "model.positions": "learned",
+    "model.activation": "relu",
+    "model.attention": "causal",
+}
+PERCEPTRON: Settings = {  # Prieto's
+    "model.name": "mlp",
+    "model.depth": 2,
+    "model.width": 200,
+    "model.inputs": "one_hot",
+    "model.activation": "relu",
+    "init.name": "pytorch",
+}
+
+RECIPES: dict[str, Recipe] = {
+    "power2022": Recipe(
+        "Power et al. 2022, arXiv 2201.02177, appendix A.1.2 (most experiments); openai/grok",
+        {
+            **{"task.name": "mod_div", "task.p": 97, "train_fraction": 0.5, "batch_size": 512, "steps": 100_000},
+            **{**DECODER, **ADAMW, "optimizer.weight_decay": 1.0, "schedule.warmup": 10},
+        },
+        "decoder of 2 layers, width 128, 4 heads, about 4·10⁵ parameters without embeddings; AdamW 1e-3, decay 1, β .9 .98, warm-up "
+        "10; batch 512 or half of the training set, if that is less; 10⁵ updates",
+        "initial weights, norms, positions: as in the code",
+        "the loss has a second term, of the end token; one split for all seeds (random_state 0); one vocabulary of 239 for all tasks",
+        "below the budget of 10⁵",
+        394_240,
+        ("embedding", "head"),
+    ),
+    "power2022_fig1": Recipe(
+        "Power et al. 2022, figure 1: no weight decay",
+        {
+            **{"task.name": "mod_div", "task.p": 97, "train_fraction": 0.5, "batch_size": 512, "steps": 1_000_000},
+            **{**DECODER, **ADAMW, "optimizer.name": "adam", "optimizer.weight_decay": 0.0, "schedule.warmup": 10},
+        },
+        "Adam without weight decay, 10⁶ updates, 50 % of x / y mod 97; else as power2022",
+        "as power2022",
+        "its default is no weight decay, too, but 5 % of the data",
+        "training accuracy 1 before 10³ steps; validation begins to rise at 10⁵ and is near 1 at 10⁶",
+        394_240,
+        ("embedding", "head"),
+    ),
+    "nanda2023": Recipe(
+        "Nanda et al. 2023, arXiv 2301.05217; progress-measures-paper, transformers.py",
+        {
+            **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.3, "steps": 50_000, "loss.float64": True},
+            **{**ONE_LAYER, **FULL_BATCH, **ADAMW, "optimizer.weight_decay": 1.0, "schedule.warmup": 10},
+            **{"model.bias": True, "model.biased": "mlp", "model.outputs": "vocabulary"},
+            **{"init.name": "normal", "init.std": 128**-0.5},
+        },
+        "1 layer, width 128, 4 heads, MLP 512, ReLU, no norm, untied; x + y mod 113, 30 %; full batch, AdamW 1e-3, decay 1",
+        "β, warm-up, precision of the loss: as in the code",
+        "biases in the MLP alone; 114 outputs; the loss in float64; the unembedding is drawn N(0, 1 / 114), here N(0, 1 / 128)",
+        "about 10,000 (training 140); with decay 1 between 5,000 and 10,000",
+        226_816,
+    ),
+    "gromov2023": Recipe(
+        "Gromov 2023, arXiv 2301.02679",
+        {
+            **{"task.name": "mod_add", "task.p": 97, "train_fraction": 0.49, "batch_size": 0, "steps": 50_000},
+            **{"model.name": "mlp", "model.depth": 1, "model.width": 500, "model.inputs": "one_hot"},
+            **{"model.activation": "quadratic", "loss.name": "squared_error", **CONSTANT},
+            **{"optimizer.name": "gradient_descent", "optimizer.weight_decay": 0.0},
+        },
+        "two-layer network with quadratic activation, squared error, full-batch gradient descent, no regularisation, 49 %",
+        "learning rate and initial weights: not stated where we could read; the default rate and 1 / √fan_in here",
+        parameters=2 * 97 * 500 + 500 * 97,
+    ),
+    "omnigrok2023": Recipe(
+        "Liu et al. 2023, arXiv 2210.01117, modular addition",
+        {
+            **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.3, "steps": 50_000},
+            **{**ONE_LAYER, **FULL_BATCH, **ADAMW, "optimizer.weight_decay": 1.0, **CONSTANT, "init.scale": 1.0},
+        },
+        "1-layer transformer, p = 113, rate 1e-3, decay 1; `init.scale` is their α",
+        "the rest as nanda2023, without biases",
+        published="with the norm held at 0.8 of its start grokking is largely eliminated (figure 7b)",
+    ),
+    "grokfast2024": Recipe(
+        "Lee et al. 2024, arXiv 2405.20233; ironjr/grokfast, main.py",
+        {
+            **{"task.name": "mod_mul", "task.p": 97, "train_fraction": 0.5, "batch_size": 512, "steps": 300_000},
+            **{"model.name": "transformer", "model.depth": 2, "model.width": 128, "model.heads": 4},
+            **{"model.norm": "layernorm", "model.positions": "learned", "model.activation": "gelu", "model.bias": True},
+            **{"model.outputs": "vocabulary", "schedule.warmup": 10},
+            **{"optimizer.name": "adam", "optimizer.lr": 1e-3, "optimizer.beta1": 0.9, "optimizer.beta2": 0.98},
+            **{"optimizer.weight_decay": 0.005, "transforms": "grokfast_ema"},
+            **{"transform.grokfast_ema.alpha": 0.98, "transform.grokfast_ema.lamb": 2.0},
+        },
+        "x · y mod 97, 50 %; decoder of 2 layers, width 128, 4 heads; Adam 1e-3, β .9 .98, warm-up 10; α .98, λ 2, decay .005",
+        "which layers have biases: as in the code",
+        "y begins at 1 (9,312 examples); the baseline has no decay, Grokfast's rows have some",
+        "910 (EMA), 790 (MA), 39,890 (Adam without decay); one seed",
+    ),
+    "prieto2025": Recipe(
+        "Prieto et al. 2025, arXiv 2501.04697, figure 1; grokking-at-the-edge-of-numerical-stability",
+        {
+            **{
+                "task.name": "mod_add",
+                "task.p": 113,
+                "train_fraction": 0.4,
+                "steps": 80_000,
+                **PERCEPTRON,
+                **FULL_BATCH,
+                **CONSTANT,
+            },
+            **{
+                "loss.name": "stablemax_cross_entropy",
+                "loss.float64": True,
+                "optimizer.name": "adamw",
+                "optimizer.lr": 0.01,
+            },
+            **{"optimizer.beta1": 0.9, "optimizer.beta2": 0.999, "optimizer.eps": 1e-25, "optimizer.weight_decay": 0.0},
+        },
+        "perceptron 226 → 200 → 200 → 113, ReLU; full batch, StableMax cross-entropy, no weight decay",
+        "rate, β₂ and ε: as in its scripts and defaults",
+        "no biases; its script for figure 1a leaves StableMax out (issues 6 to 11 of the repository)",
+        parameters=226 * 200 + 200 * 200 + 200 * 113,
+    ),
+    "tveit2025": Recipe(
+        "Tveit et al. 2025, arXiv 2504.16041, by the code that it cites (stockeh/mlx-grokking, atveit/torch_grokking)",
+        {
+            **{"task.name": "mod_div", "task.p": 97, "train_fraction": 0.5, "batch_size": 512, "steps": 1_500},
+            **{
+                "model.name": "transformer",
+                "model.depth": 2,
+                "model.width": 128,
+                "model.heads": 1,
+                "model.dropout": 0.2,
+            },
+            **{
+                "model.norm": "rmsnorm",
+                "model.positions": "rope",
+                "model.rope_base": 1_000_000,
+                "model.activation": "swiglu",
+            },
+            **{"model.outputs": "vocabulary", **ADAMW, "optimizer.weight_decay": 1.0, "schedule.warmup": 10},
+        },
+        "RoPE, RMSNorm, SiLU, dropout; AdamW with β .9 .98 or Muon; six tasks at 50 to 80 %",
+        "depth, width, heads, dropout, batch, rates, decay, budget, number of runs: nothing is stated; the cited code stands in",
+        "rotary positions do nothing in the PyTorch port (the heads' axis is rotated); here they are as in the MLX original",
+        "cited code: within 150 epochs (1,500 steps); paper, all tasks together: 153.09 epochs (AdamW), 102.89 (Muon)",
+        550_272,
+    ),
+    "wang2026": Recipe(
+        "Wang 2026, arXiv 2607.20512",
+        {
+            **{"task.name": "mod_add", "task.p": 97, "train_fraction": 0.4, "prompt": "operands", "steps": 10_000},
+            **{"model.name": "transformer", "model.depth": 1, "model.width": 128, "model.heads": 4},
+            **{
+                "optimizer.name": "muon",
+                "optimizer.lr": 1e-3,
+                "optimizer.scale": "spectral",
+                "optimizer.adamw_lr": 1e-3,
+            },
+        },
+        "x + y mod 97, 40 %; 1 layer, 4 heads, width 128; Muon on hidden matrices, AdamW on the rest, both at 1e-3",
+        "norm, batch, decay, initial weights: at their defaults here",
+        published="Muon 1,750 ± 206, AdamW 2,388 ± 302 (8 seeds); to stay 1,750 and 4,932",
+    ),
+    "janati2026": Recipe(
+        "Janati et al. 2026, arXiv 2608.07436; Na00s/muon-grokking",
+        {
+            **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.3, "steps": 100_000, "evaluation.every": 100},
+            **{"evaluation.growth": 0.0, **ONE_LAYER, **FULL_BATCH, **CONSTANT},
+            **{
+                "optimizer.name": "muon",
+                "optimizer.lr": 0.03,
+                "optimizer.weight_decay": 0.1,
+                "optimizer.momentum": 0.95,
+            },
+            **{"optimizer.adamw_lr": 1e-3, "optimizer.adamw_beta2": 0.999, "optimizer.adamw_weight_decay": 1.0},
+        },
+        "1 layer without norms and biases, 226,048 parameters; p = 113, 30 %, full batch; Muon .03, decay .1; AdamW 1e-3, decay 1",
+        "the unembedding has a rate of its own, 2.5e-4; here it has that of the embeddings",
+        published="95 % at six evaluations in a row: 5,300 to 5,400 (Muon, 5 seeds), 4,000 to 11,700 (AdamW)",
+        parameters=226_048,
+    ),
+    "chou2025": Recipe(
+        "Chou 2025, Grokking Baseline Revisited; EIFY/grokking-at-the-edge-of-numerical-stability, wd_experiments.sh",
+        {
+            **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.4, "steps": 400, "evaluation.every": 1},
+            **{"evaluation.growth": 0.0, **PERCEPTRON, **FULL_BATCH, **CONSTANT, "model.inputs": "concatenated"},
+            **{"model.embedding": 50, "optimizer.name": "adamw", "optimizer.lr": 0.05, "optimizer.weight_decay": 2.0},
+            **{"optimizer.beta2": 0.99, "optimizer.eps": 1e-25, "threshold": 1.0},
+        },
+        "embeddings of 50 for each operand, two hidden layers of 200, no biases; AdamW .05, decay 2; first epoch at 100 %",
+        "β₂ and ε: the defaults of its code",
+        published="111 epochs (= steps), the best cell of a grid, one seed",
+        parameters=113 * 50 + 100 * 200 + 200 * 200 + 200 * 113,
+    ),
+    "cesista2025": Recipe(
+        "Cesista 2025, Spectral clipping; leloykun.github.io",
+        {
+            **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.4, "steps": 1_000, "evaluation.every": 1},
+            **{"evaluation.growth": 0.0, **PERCEPTRON, **FULL_BATCH, **CONSTANT, "model.inputs": "concatenated"},
+            **{"model.embedding": 113, "model.activation": "gelu", "precision": "bf16", "init.name": "orthogonal"},
+            **{
+                "optimizer.name": "muon",
+                "optimizer.scale": "spectral",
+                "optimizer.matrices": "hidden+head",
+                "optimizer.lr": 0.1,
+            },
+        },
+        "embeddings of 113, concatenated, two hidden layers of 200, GELU, bfloat16, Muon on the linear layers; 64 seeds, 1,000 steps",
+        "share of the data, rates, bounds: Prieto's 40 % and ours",
+        published="without a bound on the weights not within 1,000 steps; with one 227 to 800 steps (median of 64 seeds)",
+    ),
+    "lipschitz2025": Recipe(
+        "Newhouse et al. 2025, arXiv 2507.13338, the Shakespeare transformer, on modular addition",
+        {
+            **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.4, "steps": 2_000},
+            **{
+                "model.name": "transformer",
+                "model.depth": 3,
+                "model.width": 256,
+                "model.heads": 4,
+                "model.norm": "none",
+            },
+            **{"model.positions": "rope", "model.activation": "gelu", "init.name": "orthogonal"},
+            **{"optimizer.name": "muon", "optimizer.scale": "spectral", "optimizer.orthogonalize": "you5"},
+            **{"optimizer.matrices": "hidden+head", "optimizer.weight_decay": 0.0},
+        },
+        "3 blocks of width 256, 4 heads, no norm, no biases, RoPE, GELU; Muon with You's five steps, also on the head",
+        "that is their language task: nothing is published on modular addition; bounds on the weights come by constraints",
+    ),
+}
