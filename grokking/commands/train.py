@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,23 +57,10 @@ def run(
     # Whatever a user's file prints is no part of what is asked for: on stdout stand the results.
     with contextlib.redirect_stdout(sys.stderr):
         import_extensions(imports)
-    said = {
-        name: value for name, value in {"task.name": task, "optimizer.name": optimizer}.items() if value is not None
-    }
-    chosen: dict[str, str | int | float] = {"task.name": "mod_add", "optimizer.name": "adamw"}
-    chosen |= of_recipe(recipe, said) if recipe is not None else {}
-    chosen |= said
-    told: dict[str, str] = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise BadInput(f"--set {text!r} has no value; allowed: name=value, such as optimizer.lr=0.02")
-        if name in told or (name in said and said[name] != value):
-            raise BadInput(
-                f"--set {name} = {value!r}, but {told.get(name, said.get(name))!r} was said too; say it once"
-            )
-        told[name] = value
-    chosen |= told
+    said = {"task.name": task, "optimizer.name": optimizer}
+    changed = _told(settings, {name: value for name, value in said.items() if value is not None})
+    own = {} if recipe is None else of_recipe(recipe, changed)
+    chosen: dict[str, str | int | float] = {"task.name": "mod_add", "optimizer.name": "adamw", **own, **changed}
     if steps is not None:
         chosen["steps"] = steps
     if lr_range is not None:
@@ -94,6 +81,21 @@ def run(
         else:
             print(_sentence(row))
     return failed
+
+
+def _told(settings: Sequence[str], said: Mapping[str, str]) -> dict[str, str]:
+    """What flags of their own have `said`, and what `--set` says: `name=value`, each once."""
+    told: dict[str, str] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BadInput(f"--set {text!r} has no value; allowed: name=value, such as optimizer.lr=0.02")
+        if name in told or said.get(name, value) != value:
+            raise BadInput(
+                f"--set {name} = {value!r}, but {told.get(name, said.get(name))!r} was said too; say it once"
+            )
+        told[name] = value
+    return {**said, **told}
 
 
 def _show_range(out: Path, run_ids: Sequence[str], figures: Path) -> int:
