@@ -6,6 +6,7 @@ from grokking.cli import command_line
 from grokking.errors import BadInput
 from grokking.recipes import RECIPES, of_recipe, recipe
 from grokking.runs import run_spec
+from grokking.tasks import tasks
 
 
 def parameters(name):
@@ -54,6 +55,25 @@ def test_every_recipe_trains_on_its_own_task_without_a_warning(name, tmp_path):
     small = {"task.p": 13} if "task.p" in recipe(name).settings else {}
     size = {"model.width": 16} if recipe(name).settings["model.name"] == "transformer" else {}
     specs = [run_spec({**recipe(name).settings, **small, **size, "steps": 20}, 0)]
+    assert train(specs, Where(out=tmp_path, workers=1, device="cpu"), ()) == 0
+    assert load(tmp_path).runs["steps_trained"].tolist() == [20]
+
+
+SMALL = {  # where the default is large
+    **dict.fromkeys(("s5", "s5conj", "s5aba"), {}),
+    **{"group": {"task.of": "S3xC2"}, "parity": {"task.bits": 6}, "mod_sum": {"task.p": 5}},
+    **{"sparse_parity": {"task.examples": 200}, "text": {"task.examples": 200, "task.context": 5}},
+}
+
+
+@pytest.mark.parametrize("name", tasks)
+def test_every_task_trains_by_a_recipe_without_a_warning(name, tmp_path):
+    from grokking.commands.arguments import Where
+    from grokking.commands.train import train
+    from grokking.store import load
+
+    own = {**of_recipe("tveit2025", {"task.name": name}), **SMALL.get(name, {"task.p": 13}), "task.name": name}
+    specs = [run_spec({**own, "model.width": 16, "batch_size": 64, "steps": 20}, 0)]
     assert train(specs, Where(out=tmp_path, workers=1, device="cpu"), ()) == 0
     assert load(tmp_path).runs["steps_trained"].tolist() == [20]
 
