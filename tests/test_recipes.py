@@ -60,7 +60,7 @@ def test_every_recipe_trains_on_its_own_task_without_a_warning(name, tmp_path):
 
 
 SMALL = {  # where the default is large
-    **dict.fromkeys(("s5", "s5conj", "s5aba"), {}),
+    **{name: {} for name in ("s5", "s5conj", "s5aba")},
     **{"group": {"task.of": "S3xC2"}, "parity": {"task.bits": 6}, "mod_sum": {"task.p": 5}},
     **{"sparse_parity": {"task.examples": 200}, "text": {"task.examples": 200, "task.context": 5}},
 }
