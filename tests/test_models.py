@@ -231,7 +231,7 @@ def reference(model, tokens, heads, norm="rmsnorm", pre=True, activation="relu",
             x = normed(f"{block}.attention_norm", x + attention(f"{block}.attention", x))
             x = normed(f"{block}.mlp_norm", x + mlp(f"{block}.mlp", x))
     x = normed("final_norm", x) if pre else x
-    return linear("head", x) if "head.weight" in w else x @ w["embedding.weight"][: model.classes].T
+    return linear("head", x) if "head.weight" in w else x @ w["embedding.weight"][: model.scores].T
 
 
 @pytest.mark.parametrize("norm", CHOICES["norm"])
@@ -353,7 +353,9 @@ def test_activations_are_pytorchs():
     x = torch.linspace(-4, 4, 101, dtype=torch.float64)
     erf = 0.5 * x * (1 + torch.erf(x / 2**0.5))
     expected = {"relu": x.clamp_min(0), "gelu": erf, "silu": x * x.sigmoid(), "swiglu": x * x.sigmoid()}
-    assert set(ACTIVATIONS) == set(expected) == set(CHOICES["activation"])
+    assert set(expected) == set(CHOICES["activation"])
+    expected |= {"tanh": x.tanh(), "quadratic": x**2}
+    assert set(ACTIVATIONS) == set(expected)
     for name, y in expected.items():
         assert_close(ACTIVATIONS[name](x), y, relative=1e-14)
 
@@ -502,7 +504,8 @@ def test_the_model_drops_at_every_site_in_training_and_nowhere_in_evaluation():
         ({"positions": "alibi"}, r"model\.positions = 'alibi'; allowed: learned, sinusoidal, rope, none"),
         ({"activation": "tanh"}, r"model\.activation = 'tanh'; allowed: relu, gelu, silu, swiglu"),
         ({"attention": "linear"}, r"model\.attention = 'linear'; allowed: causal, bidirectional"),
-        *(({name: n}, rf"model\.{name} = {n}; ") for name in ("depth", "width", "heads", "mlp_ratio") for n in (0, -2)),
+        *(({name: n}, rf"model\.{name} = {n}; ") for name in ("depth", "width", "heads") for n in (0, -2)),
+        ({"mlp_ratio": -1}, r"model\.mlp_ratio = -1; allowed: integers from 0 on"),
         ({"width": 10, "heads": 4}, r"model\.width = 10 is not a multiple of model\.heads = 4"),
         ({"width": 12, "heads": 4, "positions": "rope"}, r"'rope' needs an even width per head, but 12 / 4 is odd"),
         *(({"dropout": rate}, rf"model\.dropout = {rate}; ") for rate in (-0.1, 1.0, 1.5, math.nan)),
