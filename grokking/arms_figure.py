@@ -12,7 +12,9 @@ from grokking.plotting import COLORS, Drawing, caption, label, seed_dots, step_t
 from grokking.publish import counted, interval, markdown_table, p_value
 from grokking.store import Results
 
-UNDOTTED = ("train_fraction", "batch_size", "threshold", "linger", "precision", "transforms")
+UNDOTTED = (  # settings without a dot, but for the budget, which is one for all arms; runs.py imports torch, so they stand here
+    *("train_fraction", "batch_size", "threshold", "linger", "precision", "transforms", "prompt", "label_noise"),
+)
 
 
 def draw(path: str, results: Results) -> Sequence[Drawing]:

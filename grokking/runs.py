@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache, partial
 
 import torch
 
-from grokking.errors import BadInput
+from grokking.errors import BadInput, words
 from grokking.inits import inits
 from grokking.later import without_later
 from grokking.losses import losses
@@ -163,8 +163,8 @@ def _table(name: str, options: tuple[tuple[str, Scalar], ...], prompt: str = "ex
         table = tasks[name].make(**dict(options))
     except BadInput:
         raise
-    except Exception as error:
-        raise BadInput(f"task {name!r} fails with {dict(options)}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"task {name!r} fails with {dict(options)}: {words(error)}") from error
     if not isinstance(table, Table):
         raise BadInput(f"task {name!r} returns {type(table).__name__}; a task returns a Table")
     return prompted(table, prompt)

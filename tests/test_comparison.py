@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grokking.arms_figure import arms
+from grokking.arms_figure import UNDOTTED, arms
 from grokking.comparison import agreement, compare, paired_ratio
 from grokking.errors import BadInput
 from grokking.publish import interval, p_value
+from grokking.runs import DEFAULTS
 
 
 def runs(**arms):
@@ -53,6 +54,11 @@ def test_an_arm_is_called_by_the_settings_in_which_it_differs():
     assert arms(pd.DataFrame(rows[:1] + rows[2:])) == ["AdamW", "Muon"]
     assert arms(pd.DataFrame([{**rows[0], "batch_size": size} for size in (8, 9)])) == ["batch_size 8", "batch_size 9"]
     assert arms(pd.DataFrame(rows[:1])) == ["AdamW"]
+
+
+def test_arms_may_differ_in_any_setting_that_a_run_has():
+    """Otherwise two arms would be drawn, and compared, as one."""
+    assert {*UNDOTTED, "steps"} == {name for name in DEFAULTS if "." not in name}
 
 
 def test_every_column_of_a_small_table_is_what_the_hand_says():
