@@ -1,5 +1,6 @@
 """The settings of papers by name: what their text states, what it leaves open, and what their code does."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Recipe:
     open: str  # what it leaves open, and what stands here in its place
     code: str = ""  # what its code does otherwise
     published: str = ""  # steps to generalise, as published
+    within: tuple[float, float] | None = None  # the same as the first and the last of those steps
     parameters: int | None = (
         None  # of the model, as the source states it or as its code has it, but for `excluded` ones
     )
@@ -71,6 +73,7 @@ ONE_LAYER: Settings = {  # Nanda's: no norm, learned positions
     "model.activation": "relu",
     "model.attention": "causal",
 }
+MEAN_FIELD = (2 * 97 * 500) ** (-1 / 3)  # Gromov's factor 1 / (2 p N) before f, as a share of each of three weights
 PERCEPTRON: Settings = {  # Prieto's
     "model.name": "mlp",
     "model.depth": 2,
@@ -92,6 +95,7 @@ RECIPES: dict[str, Recipe] = {
         "initial weights, norms, positions: as in the code",
         "the loss has a second term, of the end token; one split for all seeds (random_state 0); one vocabulary of 239 for all tasks",
         "below the budget of 10⁵",
+        (1, 100_000),
         394_240,
         ("embedding", "head"),
     ),
@@ -105,6 +109,7 @@ RECIPES: dict[str, Recipe] = {
         "as power2022",
         "its default is no weight decay, too, but 5 % of the data",
         "training accuracy 1 before 10³ steps; validation begins to rise at 10⁵ and is near 1 at 10⁶",
+        (100_000, 1_000_000),
         394_240,
         ("embedding", "head"),
     ),
@@ -119,7 +124,8 @@ RECIPES: dict[str, Recipe] = {
         "1 layer, width 128, 4 heads, MLP 512, ReLU, no norm, untied; x + y mod 113, 30 %; full batch, AdamW 1e-3, decay 1",
         "β, warm-up, precision of the loss: as in the code",
         "biases in the MLP alone; 114 outputs; the loss in float64; the unembedding is drawn N(0, 1 / 114), here N(0, 1 / 128)",
-        "about 10,000 (training 140); with decay 1 between 5,000 and 10,000",
+        "about 10,000 (in other hands 10,017); with decay 1 between 5,000 and 10,000",
+        (5_000, 10_017),
         226_816,
     ),
     "gromov2023": Recipe(
@@ -128,10 +134,15 @@ RECIPES: dict[str, Recipe] = {
             **{"task.name": "mod_add", "task.p": 97, "train_fraction": 0.49, "batch_size": 0, "steps": 50_000},
             **{"model.name": "mlp", "model.depth": 1, "model.width": 500, "model.inputs": "one_hot"},
             **{"model.activation": "quadratic", "loss.name": "squared_error", **CONSTANT},
-            **{"optimizer.name": "gradient_descent", "optimizer.weight_decay": 0.0},
+            **{"init.name": "normal", "init.std": MEAN_FIELD},  # f is as his, and so is every step of gradient descent
+            **{"optimizer.name": "gradient_descent", "optimizer.lr": round(1e5 * MEAN_FIELD**2, 1)},
+            **{"optimizer.weight_decay": 0.0},
         },
-        "two-layer network with quadratic activation, squared error, full-batch gradient descent, no regularisation, 49 %",
-        "learning rate and initial weights: not stated where we could read; the default rate and 1 / √fan_in here",
+        "f(x) = W₂ (W₁ x)² / (2 p N) with weights N(0, 1), squared error, full-batch gradient descent, no regularisation, 49 %",
+        "width 500 is remembered; learning rate: 10⁵ in his parametrisation, at which others saw it generalise (memory at 9,230, "
+        "11,760); here weights are N(0, (2 p N)^-⅔) without a factor before f, and the rate is 10⁵ (2 p N)^-⅔, which is the same",
+        published="about 20,000 in one figure and 1,000 in another, at a rate that is not stated",
+        within=(1_000, 20_000),
         parameters=2 * 97 * 500 + 500 * 97,
     ),
     "omnigrok2023": Recipe(
@@ -159,6 +170,7 @@ RECIPES: dict[str, Recipe] = {
         "which layers have biases: as in the code",
         "y begins at 1 (9,312 examples); the baseline has no decay, Grokfast's rows have some",
         "910 (EMA), 790 (MA), 39,890 (Adam without decay); one seed",
+        (910, 910),
     ),
     "prieto2025": Recipe(
         "Prieto et al. 2025, arXiv 2501.04697, figure 1; grokking-at-the-edge-of-numerical-stability",
@@ -183,6 +195,8 @@ RECIPES: dict[str, Recipe] = {
         "perceptron 226 → 200 → 200 → 113, ReLU; full batch, StableMax cross-entropy, no weight decay",
         "rate, β₂ and ε: as in its scripts and defaults",
         "no biases; its script for figure 1a leaves StableMax out (issues 6 to 11 of the repository)",
+        "within the 80,000 steps of figure 1",
+        (1, 80_000),
         parameters=226 * 200 + 200 * 200 + 200 * 113,
     ),
     "tveit2025": Recipe(
@@ -208,23 +222,28 @@ RECIPES: dict[str, Recipe] = {
         "depth, width, heads, dropout, batch, rates, decay, budget, number of runs: nothing is stated; the cited code stands in",
         "rotary positions do nothing in the PyTorch port (the heads' axis is rotated); here they are as in the MLX original",
         "cited code: within 150 epochs (1,500 steps); paper, all tasks together: 153.09 epochs (AdamW), 102.89 (Muon)",
+        (1, 1_500),
         550_272,
     ),
     "wang2026": Recipe(
         "Wang 2026, arXiv 2607.20512",
         {
-            **{"task.name": "mod_add", "task.p": 97, "train_fraction": 0.4, "prompt": "operands", "steps": 10_000},
-            **{"model.name": "transformer", "model.depth": 1, "model.width": 128, "model.heads": 4},
+            **{"task.name": "mod_add", "task.p": 97, "train_fraction": 0.4, "steps": 10_000, **ONE_LAYER, **FULL_BATCH},
+            **{"model.norm": "layernorm", "model.bias": True, **CONSTANT},
             **{
                 "optimizer.name": "muon",
                 "optimizer.lr": 1e-3,
-                "optimizer.scale": "spectral",
-                "optimizer.adamw_lr": 1e-3,
+                "optimizer.weight_decay": 1.0,
+                "optimizer.nesterov": False,
             },
+            **{"optimizer.momentum_form": "sum", "optimizer.adamw_lr": 1e-3, "optimizer.adamw_weight_decay": 1.0},
         },
-        "x + y mod 97, 40 %; 1 layer, 4 heads, width 128; Muon on hidden matrices, AdamW on the rest, both at 1e-3",
-        "norm, batch, decay, initial weights: at their defaults here",
+        "x + y mod 97, 40 %, [a, b, =]; 1 layer, 4 heads, width 128; Muon without Nesterov on hidden matrices, with a scale of "
+        "√max(1, out / in), AdamW on all else, both at 1e-3",
+        "batch, norm and biases: by its count of 1.516e10 operations a step, which is 6 · 3 tokens · 3,763 examples (all) · "
+        "224,000 parameters; decay 1, β .9 .98, momentum .95, ReLU",
         published="Muon 1,750 ± 206, AdamW 2,388 ± 302 (8 seeds); to stay 1,750 and 4,932",
+        within=(1_544, 1_956),
     ),
     "janati2026": Recipe(
         "Janati et al. 2026, arXiv 2608.07436; Na00s/muon-grokking",
@@ -242,6 +261,7 @@ RECIPES: dict[str, Recipe] = {
         "1 layer without norms and biases, 226,048 parameters; p = 113, 30 %, full batch; Muon .03, decay .1; AdamW 1e-3, decay 1",
         "the unembedding has a rate of its own, 2.5e-4; here it has that of the embeddings",
         published="95 % at six evaluations in a row: 5,300 to 5,400 (Muon, 5 seeds), 4,000 to 11,700 (AdamW)",
+        within=(5_300, 5_400),
         parameters=226_048,
     ),
     "chou2025": Recipe(
@@ -255,6 +275,7 @@ RECIPES: dict[str, Recipe] = {
         "embeddings of 50 for each operand, two hidden layers of 200, no biases; AdamW .05, decay 2; first epoch at 100 %",
         "β₂ and ε: the defaults of its code",
         published="111 epochs (= steps), the best cell of a grid, one seed",
+        within=(111, 111),
         parameters=113 * 50 + 100 * 200 + 200 * 200 + 200 * 113,
     ),
     "cesista2025": Recipe(
@@ -273,6 +294,7 @@ RECIPES: dict[str, Recipe] = {
         "embeddings of 113, concatenated, two hidden layers of 200, GELU, bfloat16, Muon on the linear layers; 64 seeds, 1,000 steps",
         "share of the data, rates, bounds: Prieto's 40 % and ours",
         published="without a bound on the weights not within 1,000 steps; with one 227 to 800 steps (median of 64 seeds)",
+        within=(1_000, math.inf),
     ),
     "lipschitz2025": Recipe(
         "Newhouse et al. 2025, arXiv 2507.13338, the Shakespeare transformer, on modular addition",

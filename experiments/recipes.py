@@ -1,0 +1,184 @@
+"""Do the settings of the papers generalise when their papers say they do?
+
+Claim      Each recipe's source says after how many steps, by its own criterion (`grokking list recipes`).
+Here       Each recipe as it stands, on a laptop: the longest budgets are cut (CUT), and runs end once they have stayed above the
+           threshold for a quarter of the steps that they took to reach it.
+Definition Steps to the first evaluation with validation accuracy at the recipe's threshold (0.95; 1 for chou2025); for janati2026, as
+           there, to the first of six in a row. "as published" where some run lies within the published steps, or, of a claim that begins
+           beyond our budget, where no run generalises before.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from grokking.plotting import COLORS, GREY, Drawing, caption, step_ticks, style
+from grokking.publish import markdown_table
+from grokking.recipes import RECIPES
+from grokking.runs import Settings
+from grokking.store import Results
+from grokking.study import Study
+
+CUT: dict[str, int] = {  # budgets here, where the recipe's own is for a larger machine
+    **{"power2022": 10_000, "power2022_fig1": 5_000, "nanda2023": 15_000, "gromov2023": 20_000, "omnigrok2023": 15_000},
+    **{"grokfast2024": 4_000, "prieto2025": 10_000, "wang2026": 5_000, "janati2026": 10_000},
+}
+SEEDS = {name: range(3) for name in RECIPES} | {  # more where runs are short, or the source has more
+    **{name: range(10) for name in ("tveit2025", "chou2025", "cesista2025")},
+    **{"wang2026": range(8), "grokfast2024": range(5), "janati2026": range(5)},
+}
+IN_A_ROW = {"janati2026": 6}  # evaluations that must reach the threshold
+
+
+def base(name: str) -> Settings:
+    """The recipe's settings with our budget."""
+    own = RECIPES[name].settings
+    return {**own, "steps": CUT.get(name, own["steps"]), "linger": 0.25}
+
+
+SMALL: Settings = {"task.p": 13, "train_fraction": 0.6, "steps": 60}
+STUDIES = {
+    "smoke": [
+        Study({**base(name), **SMALL}, [{}], SEEDS[name][:1]) for name in ("tveit2025", "chou2025", "janati2026")
+    ],
+    "laptop": [Study(base(name), [{}], SEEDS[name]) for name in RECIPES],
+}
+COMPILE = ("laptop",)
+
+
+def draw(results: Results) -> Sequence[Drawing]:
+    """Published steps and ours, a line per recipe."""
+    named = {spec.run_id: spec_name for spec_name in RECIPES for spec in _specs(spec_name)}
+    runs = results.runs.assign(recipe=results.runs["run_id"].map(named))
+    curves = dict(list(results.curves.groupby("run_id")))
+    runs["reached"] = [_reached(row, curves[row["run_id"]]) for row in runs.to_dict("records")]
+    table = summary(runs)
+    with style():
+        figure = Figure(figsize=(9.5, 0.42 * len(table) + 1.1), layout="constrained")
+        _picture(figure, table, runs)
+        caption(
+            figure,
+            "Steps until validation accuracy reaches the recipe's threshold. Grey: as published (a dot: one number; an arrow: or "
+            "later). Blue: our runs, each a dot; triangles: not within our budget; small ticks: training set memorised. n as "
+            f"written. Trained on: {'; '.join(results.machines)}.",
+        )
+    tables = {"": table, "runs": runs.drop(columns=["recipe", "reached"])}
+    return [Drawing("recipes", figure, tables, int(table["n"].min()), None, markdown)]
+
+
+def _specs(name: str) -> list[Any]:
+    """The recipe's runs, at both scales."""
+    return [spec for scale in (base(name), {**base(name), **SMALL}) for spec in Study(scale, [{}], SEEDS[name]).specs()]
+
+
+def _reached(row: Mapping[Any, Any], curve: pd.DataFrame) -> float:
+    """The first step of as many evaluations in a row at the threshold as the source asks for; nan: none."""
+    good = (curve["validation_accuracy"] >= row["threshold"]).to_numpy(int)
+    count = IN_A_ROW.get(row["recipe"], 1)
+    runs = np.convolve(good, np.ones(count, int), "valid") == count if len(good) >= count else np.zeros(0, bool)
+    return float(curve["step"].iloc[int(np.argmax(runs))]) if runs.any() else math.nan
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """One line per recipe: what is published, what we measured, and whether they agree."""
+    lines = []
+    for name in [name for name in RECIPES if name in set(runs["recipe"])]:
+        own, within = runs[runs["recipe"] == name], RECIPES[name].within
+        budget = int(own["steps"].iloc[0])
+        lines.append(
+            {
+                "recipe": name,
+                "published_first": math.nan if within is None else within[0],
+                "published_last": math.nan if within is None else within[1],
+                "budget": budget,
+                "budget_published": RECIPES[name].settings["steps"],
+                "n": len(own),
+                "generalized": int(own["reached"].notna().sum()),
+                "sustained": int(own["sustained"].sum()),
+                "memorized_median": own["steps_to_memorize"].median(),
+                "first": own["reached"].min(),
+                "median": own["reached"].fillna(math.inf).median(),
+                "last": own["reached"].max(),
+                "verdict": verdict(own["reached"], budget, within),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def verdict(reached: pd.Series, budget: int, within: tuple[float, float] | None) -> str:
+    """Whether steps to generalise (nan: not within the budget) are as published, and by how much they are not."""
+    if within is None:
+        return "nothing is published"
+    found = reached.dropna()
+    if found.empty:
+        return "as published" if within[0] >= budget else "not reached here" if within[1] <= budget else "undecided"
+    if found.max() < within[0]:
+        return f"sooner, by {within[0] / found.max():.1f}×"
+    if found.min() > within[1]:
+        return f"later, by {found.min() / within[1]:.1f}×"
+    return "as published"
+
+
+def _picture(figure: Figure, table: pd.DataFrame, runs: pd.DataFrame) -> None:
+    axes = figure.subplots()
+    axes.set_xscale("log")
+    lines = list(enumerate(table.to_dict("records")))
+    for at, line in lines:
+        low, high = line["published_first"], line["published_last"]
+        if low == high:
+            axes.plot([low], [at], "o", ms=10, color=GREY, alpha=0.5, mew=0)
+        elif not math.isnan(low):
+            end = min(high, 2e6)
+            axes.plot([max(low, 40), end], [at, at], lw=9, color=GREY, alpha=0.35, solid_capstyle="butt")
+            if high == math.inf:
+                axes.plot([end], [at], ">", color=GREY, ms=9, alpha=0.5, mew=0)
+        own = runs[runs["recipe"] == line["recipe"]]
+        y = at + np.linspace(-0.22, 0.22, len(own))
+        done = own["reached"].notna().to_numpy()
+        axes.plot(own["reached"].to_numpy()[done], y[done], "o", ms=4, color=COLORS["adamw"], mew=0)
+        axes.plot(own["steps"].to_numpy()[~done], y[~done], "^", ms=5, color=COLORS["adamw"], mfc="none")
+        axes.plot(own["steps_to_memorize"], y, "|", ms=5, color="black", mew=0.8)
+    names = [f"{line['recipe']} (n = {line['n']}): {line['verdict']}" for _, line in lines]
+    axes.set_yticks(range(len(lines)), names)
+    axes.invert_yaxis()
+    step_ticks(axes.xaxis)
+    axes.set_xlabel("steps (log)")
+    axes.grid(axis="y", visible=False)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table as it stands in a document."""
+    head = ("recipe", "published", "here", "generalise (and stay)", "memorise", "budget (the recipe's)", "verdict")
+    rows = [
+        (
+            f"`{row['recipe']}`",
+            _range(row["published_first"], row["published_last"]),
+            _steps(row),
+            f"{row['generalized']} of {row['n']} ({row['sustained']})",
+            "–" if math.isnan(row["memorized_median"]) else f"{row['memorized_median']:,.0f}",
+            f"{row['budget']:,} ({row['budget_published']:,})",
+            row["verdict"],
+        )
+        for row in table.to_dict("records")
+    ]
+    return markdown_table(head, rows)
+
+
+def _range(low: float, high: float) -> str:
+    if math.isnan(low):
+        return "–"
+    if low == high:
+        return f"{low:,.0f}"
+    return f"after {low:,.0f}" if high == math.inf else f"by {high:,.0f}" if low == 1 else f"{low:,.0f} to {high:,.0f}"
+
+
+def _steps(row: Mapping[Any, Any]) -> str:
+    """`median (first to last)` of those that generalise."""
+    if not row["generalized"]:
+        return f"not within {row['budget']:,}"
+    middle = "beyond the budget" if row["median"] == math.inf else f"{row['median']:,.0f}"
+    return f"{middle} ({row['first']:,.0f} to {row['last']:,.0f})"
