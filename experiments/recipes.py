@@ -4,8 +4,8 @@ Claim      Each recipe's source says after how many steps, by its own criterion 
 Here       Each recipe as it stands, on a laptop: the longest budgets are cut (CUT), and runs end once they have stayed above the
            threshold for a quarter of the steps that they took to reach it.
 Definition Steps to the first evaluation with validation accuracy at the recipe's threshold (0.95; 1 for chou2025); for janati2026, as
-           there, to the first of six in a row. "as published" where some run lies within the published steps, or, of a claim that begins
-           beyond our budget, where no run generalises before.
+           there, to the first of six in a row. "as published" where some run lies within the published steps; "consistent so far"
+           where none generalises within a budget that ends before them, and "undecided" within one that ends among them.
 """
 
 import math
@@ -24,12 +24,12 @@ from grokking.store import Results
 from grokking.study import Study
 
 CUT: dict[str, int] = {  # budgets here, where the recipe's own is for a larger machine
-    **{"power2022": 10_000, "power2022_fig1": 5_000, "nanda2023": 15_000, "gromov2023": 20_000, "omnigrok2023": 15_000},
-    **{"grokfast2024": 4_000, "prieto2025": 10_000, "wang2026": 5_000, "janati2026": 10_000},
+    **{"power2022": 10_000, "power2022_fig1": 3_000, "nanda2023": 12_000, "gromov2023": 15_000, "omnigrok2023": 5_000},
+    **{"grokfast2024": 4_000, "prieto2025": 8_000, "wang2026": 5_000, "janati2026": 8_000},
 }
-SEEDS = {name: range(3) for name in RECIPES} | {  # more where runs are short, or the source has more
+SEEDS = {name: range(3) for name in RECIPES} | {  # more where runs are short
     **{name: range(10) for name in ("tveit2025", "chou2025", "cesista2025")},
-    **{"wang2026": range(8), "grokfast2024": range(5), "janati2026": range(5)},
+    **{name: range(5) for name in ("grokfast2024", "wang2026")},
 }
 IN_A_ROW = {"janati2026": 6}  # evaluations that must reach the threshold
 
@@ -115,7 +115,9 @@ def verdict(reached: pd.Series, budget: int, within: tuple[float, float] | None)
         return "nothing is published"
     found = reached.dropna()
     if found.empty:
-        return "as published" if within[0] >= budget else "not reached here" if within[1] <= budget else "undecided"
+        if budget < within[1] < math.inf:
+            return "consistent so far" if budget <= within[0] else "undecided"
+        return "as published" if within[1] == math.inf and budget >= within[0] else "not reached here"
     if found.max() < within[0]:
         return f"sooner, by {within[0] / found.max():.1f}×"
     if found.min() > within[1]:

@@ -29,19 +29,24 @@ from grokking.store.units import FILES
 
 
 def half_trained(folder: Path) -> Victim:
-    """A store with units and, of cohorts that were stopped, checkpoints."""
-    victim = Victim(tiny_experiment(folder), folder, checkpoint_every=0.3)
-    process = victim.start()
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        done = len(list((victim.store / "units").glob("[!.]*")))
-        saved = [len(list(unit.glob("[0-9]*"))) for unit in (victim.store / "checkpoints").glob("*")]
-        if done >= 2 and 2 in saved:
-            break
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGTERM)
-    victim.wait(process)
-    return victim
+    """A store with units and, of cohorts that were stopped, two checkpoints of one; anew until a stop comes between them."""
+    for attempt in range(10):
+        here = folder / str(attempt)
+        victim = Victim(tiny_experiment(here), here, checkpoint_every=0.2)
+        process = victim.start()
+        while process.poll() is None and not (units(victim.store) and 2 in _saved(victim)):
+            time.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+        victim.wait(process)
+        if 2 in _saved(victim):
+            return victim
+    raise AssertionError(f"the sweep ended before it could be stopped, {attempt + 1} times")
+
+
+def _saved(victim: Victim) -> list[int]:
+    """How many checkpoints each cohort has that was started and has not ended."""
+    return [len(list(unit.glob("[0-9]*"))) for unit in (victim.store / "checkpoints").glob("*")]
 
 
 class Damage:
