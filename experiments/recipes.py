@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from grokking.plotting import COLORS, GREY, Drawing, caption, step_ticks, style
 from grokking.publish import markdown_table
 from grokking.recipes import RECIPES
-from grokking.runs import Settings
+from grokking.setting import Settings
 from grokking.store import Results
 from grokking.study import Study
 

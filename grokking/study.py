@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from grokking.registry import Scalar
-from grokking.runs import RunSpec, Setting, Settings, run_spec
+from grokking.runs import RunSpec, run_spec
+from grokking.setting import Setting, Settings
 
 
 @dataclass(frozen=True)

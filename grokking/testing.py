@@ -27,9 +27,10 @@ from grokking.optim.stepping import made, take_step
 from grokking.optim.transforms import transforms
 from grokking.registry import Registry, Scalar, is_rate
 from grokking.roles import Role
-from grokking.runs import RunSpec, contract, optimizer_options, run_spec
+from grokking.runs import RunSpec, run_spec
 from grokking.seeding import stream
 from grokking.selfcheck import Promise
+from grokking.setting import contract, optimizer_options
 from grokking.store import prepare
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from grokking.arms_figure import UNDOTTED, arms
 from grokking.comparison import agreement, compare, paired_ratio
 from grokking.errors import BadInput
 from grokking.publish import interval, p_value
-from grokking.runs import DEFAULTS
+from grokking.setting import DEFAULTS
 
 
 def runs(**arms):

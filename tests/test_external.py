@@ -20,7 +20,8 @@ from grokking.execute.unit import Terms, train_unit
 from grokking.extensions import import_extension
 from grokking.optim.external import entry
 from grokking.optim.stepping import Contract, made, set_rates
-from grokking.runs import contract, run_spec
+from grokking.runs import run_spec
+from grokking.setting import contract
 from grokking.store import load, prepare
 
 CPU = torch.device("cpu")

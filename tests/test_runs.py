@@ -14,7 +14,8 @@ from grokking.errors import BadInput
 from grokking.extensions import import_extension
 from grokking.later import later
 from grokking.optim import optimizers
-from grokking.runs import DEFAULTS, KINDS, RunSpec, Setting, run_spec
+from grokking.runs import RunSpec, run_spec
+from grokking.setting import DEFAULTS, KINDS, Setting
 from grokking.study import Study, grid, plan, total_steps
 
 TINY = {"task.p": 7, "model.width": 16, "model.heads": 2, "steps": 60}

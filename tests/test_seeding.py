@@ -15,7 +15,7 @@ from grokking.runs import run_spec
 from grokking.seeding import stream
 from grokking.tasks import split, tasks
 
-# Changing one of these breaks every stored comparison: raise grokking.runs.ENGINE_VERSION when it must be.
+# Changing one of these breaks every stored comparison: raise grokking.setting.ENGINE_VERSION when it must be.
 GOLDEN_INTEGERS = [2211097846624183132, 8123448247372295946, 297590696266258794]
 GOLDEN_NORMALS = "640974c89477c1bf011866eb4350d0bf"
 GOLDEN_PERMUTATION = [4, 8, 3, 2, 0, 7, 1, 5, 6, 9]

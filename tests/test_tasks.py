@@ -12,7 +12,8 @@ from sympy.combinatorics.group_constructs import DirectProduct
 
 from grokking.errors import BadInput
 from grokking.roles import initial_weights
-from grokking.runs import _table, check_versions, run_spec
+from grokking.runs import run_spec
+from grokking.setting import _table, check_versions
 from grokking.tasks import Position, Table, binary_operation, split, task, tasks
 from grokking.tasks.groups import members
 

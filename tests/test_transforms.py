@@ -20,8 +20,9 @@ from grokking.optim.orthogonalize import coefficients, newton_schulz, over_spect
 from grokking.optim.schedules import schedules
 from grokking.optim.transforms import norm, transforms
 from grokking.range_test import findings, parse_range, sentence, settings_of_range, with_rates
-from grokking.runs import check_versions, run_spec
+from grokking.runs import run_spec
 from grokking.seeding import stream
+from grokking.setting import check_versions
 
 CPU = torch.device("cpu")
 

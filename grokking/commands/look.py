@@ -36,7 +36,7 @@ def list_(
     """
     from grokking.extensions import import_extensions
     from grokking.optim.transforms import transforms
-    from grokking.runs import KINDS
+    from grokking.setting import KINDS
 
     import_extensions(imports)
     if kind == "recipes":

@@ -12,7 +12,8 @@ from torch.utils._pytree import tree_map
 from grokking.optim import Slots, optimizers
 from grokking.optim.transforms import transforms
 from grokking.roles import Role, declarations
-from grokking.runs import RunSpec, Setting
+from grokking.runs import RunSpec
+from grokking.setting import Setting
 
 Tensors = dict[str, Tensor]
 Places = Callable[[int, int], int]  # (runs, places they have had; 0 at the start) → how many places they take

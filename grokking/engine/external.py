@@ -14,8 +14,9 @@ from grokking.engine.cohort import Cohort, Moving, Places, Tensors
 from grokking.engine.trainer import Trainer
 from grokking.optim import optimizers
 from grokking.optim.stepping import Contract, made, rates_of, set_rates, take_step
-from grokking.runs import RunSpec, Setting, contract, optimizer_options
+from grokking.runs import RunSpec
 from grokking.seeding import stream
+from grokking.setting import Setting, contract, optimizer_options
 
 
 @dataclass(eq=False)

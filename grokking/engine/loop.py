@@ -12,7 +12,8 @@ import torch
 from grokking.engine.cohort import Cohort, Places, start
 from grokking.engine.evaluation_grid import evaluation_steps
 from grokking.onset import Onset, onset, outcome
-from grokking.runs import RunSpec, Setting
+from grokking.runs import RunSpec
+from grokking.setting import Setting
 from grokking.store import METRICS
 
 

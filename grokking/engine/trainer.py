@@ -22,7 +22,7 @@ from grokking.optim.transforms import transforms
 from grokking.optim.trial import waits_for_host
 from grokking.registry import is_rate
 from grokking.roles import Role, declarations
-from grokking.runs import Setting
+from grokking.setting import Setting
 from grokking.tasks import split
 
 BLOCK = 10  # steps of a recorded graph

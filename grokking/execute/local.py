@@ -18,7 +18,8 @@ from grokking.execute.progress import Progress
 from grokking.execute.signals import Stop, stoppable
 from grokking.execute.unit import Ended, Outcome, Terms, attempt, matrix_library
 from grokking.execute.workers import Worker, anything_said
-from grokking.runs import RunSpec, Setting
+from grokking.runs import RunSpec
+from grokking.setting import Setting
 from grokking.store.failures import forget_failures, note_failure
 
 GRACE = 3.0  # seconds for workers to reach a step boundary and save; a process is to be gone within 5

@@ -21,7 +21,8 @@ from grokking.engine.loop import Record, Trains, begin, training
 from grokking.engine.trainer import Trainer
 from grokking.errors import Notice, Unwritable
 from grokking.execute.signals import Stop
-from grokking.runs import RunSpec, Setting, check_versions
+from grokking.runs import RunSpec
+from grokking.setting import Setting, check_versions
 from grokking.store import METRICS, write_unit
 
 Ended = list[tuple[int, str]]  # (steps left of the budget, status) of each run that ended

@@ -16,7 +16,8 @@ from grokking.errors import Interrupted, notices_as_sentences
 from grokking.execute.signals import stoppable
 from grokking.execute.unit import Ended, Outcome, Terms, attempt
 from grokking.extensions import import_extensions
-from grokking.runs import RunSpec, Setting
+from grokking.runs import RunSpec
+from grokking.setting import Setting
 
 Message = tuple[int, Ended, bool] | Outcome
 

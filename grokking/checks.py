@@ -1,0 +1,133 @@
+"""How settings are checked, before any work: every mistake is one `BadInput` sentence."""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from grokking.errors import BadInput
+from grokking.models.adopted import try_model
+from grokking.optim import optimizers
+from grokking.optim.schedules import schedules
+from grokking.optim.transforms import transforms
+from grokking.optim.trial import try_optimizer, try_schedule, try_transform
+from grokking.registry import Scalar, Share, is_rate, suggest
+from grokking.setting import DEFAULTS, Setting, Settings
+from grokking.tasks import split, tasks
+
+PER_RUN = ("optimizer", "schedule", "transform")  # whose float options are numbers of each run, and split no cohort
+PRECISIONS = ("fp32", "tf32", "bf16")
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # what a value may be, in words and in code
+    "steps": ("integers from 1 on", lambda x: x >= 1),
+    "evaluation.every": ("integers from 1 on", lambda x: x >= 1),
+    "linger": ("finite numbers from 0 on", lambda x: 0 <= x < math.inf),
+    "evaluation.growth": ("finite numbers from 0 on", lambda x: 0 <= x < math.inf),
+    "precision": (", ".join(PRECISIONS), lambda x: x in PRECISIONS),
+    "threshold": ("above 0, up to 1", lambda x: 0 < x <= 1),
+    "label_noise": ("0 to 1", lambda x: 0 <= x <= 1),
+    "init.scale": ("positive finite numbers", lambda x: 0 < x < math.inf),
+    "train_fraction": ("strictly between 0 and 1", lambda x: 0 < x < 1),
+}
+
+
+def refuse_unknown(settings: Settings, known: Settings) -> None:
+    """Raise `BadInput` for a name that is not among the known ones."""
+    for name in settings:
+        if name not in known:
+            _, own, rest = name.partition("transform.")
+            if own and (called := rest.partition(".")[0]) in transforms:
+                raise BadInput(f"{name} is an option of a transform that is not in use; add transforms={called}")
+            raise BadInput(f"unknown setting {name!r}; {suggest(name, sorted(known))}")
+
+
+def told_by_the_name(settings: Settings) -> Settings:
+    """`task.name = "mod_add:97"` is the task with its first option: `mod_add` and `task.p = 97`."""
+    name, told, value = str(settings.get("task.name", DEFAULTS["task.name"])).partition(":")
+    if not told:
+        return settings
+    if not tasks[name].defaults:
+        raise BadInput(f"task.name = {settings['task.name']!r}, but {name} has no options; leave {':' + value!r} out")
+    option = f"task.{next(iter(tasks[name].defaults))}"
+    if str(settings.get(option, value)) != value:
+        raise BadInput(f"task.name = {settings['task.name']!r}, but {option} = {settings[option]!r}; say it once")
+    return {**settings, "task.name": name, option: value}
+
+
+def cast(name: str, value: Scalar, default: Scalar) -> Scalar:
+    """The value in the type of its default; `BadInput` where it has none in that type."""
+    kind = float if isinstance(default, float) else type(default)
+    try:
+        if kind is bool:
+            if str(value).lower() not in ("true", "false"):
+                raise ValueError
+            return str(value).lower() == "true"
+        if kind is int and (float(value) != int(float(value)) or abs(float(value)) >= 2**31):
+            raise ValueError
+        if kind is float:
+            return float(value) + 0.0  # -0.0 and 0.0 are one number
+        if kind is str and not str(value).isprintable():
+            raise ValueError
+        return int(float(value)) if kind is int else str(value)
+    except (ValueError, TypeError, OverflowError):
+        allowed = {bool: "true or false", int: "integers", float: "numbers", str: "text on one line"}[kind]
+        hint = f" (its default is {default}; one written {default}.0 would allow numbers)" if kind is int else ""
+        raise BadInput(
+            f"{name} = {value!r}; allowed: {allowed}{hint if name.split('.')[0] in PER_RUN else ''}"
+        ) from None
+
+
+def check_number(name: str, value: float, default: Scalar, external: bool) -> None:
+    """Raise `BadInput` where a run's number is out of the range that its name and its default imply."""
+    last = name.split(".")[-1]
+    if is_rate(last):
+        allowed, good = "positive finite numbers", 0 < value < math.inf
+    elif external:  # it knows itself what it takes
+        allowed, good = "finite numbers", math.isfinite(value)
+    elif last in ("momentum", "alpha") or "beta" in last:
+        allowed, good = "0 up to, but not including, 1", 0 <= value < 1
+    elif isinstance(default, Share):
+        allowed, good = "0 to 1", 0 <= value <= 1
+    elif isinstance(default, float) and default < 0:
+        allowed, good = "finite numbers", math.isfinite(value)
+    else:
+        allowed, good = "finite numbers from 0 on", 0 <= value < math.inf
+    if not good:
+        raise BadInput(f"{name} = {value}; allowed: {allowed}")
+
+
+@lru_cache(maxsize=256)
+def check_setting(setting: Setting) -> None:
+    """Raise `BadInput` where the static part of a run cannot be trained; what is in use is tried without work."""
+    _check_ranges(setting)
+    _check_batch_size(setting)
+    try_model(setting.model(), setting.table(), setting.name("model"))
+    entry, options = optimizers[setting.name("optimizer")], setting.options("optimizer")
+    try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
+    for name in setting.transforms:
+        try_transform(transforms[name], setting.options(f"transform.{name}"), "lr" in entry.defaults)
+    if not setting.external:
+        try_optimizer(entry, options)
+    elif setting.transforms:
+        raise BadInput(
+            f"transforms = {setting.by_name['transforms']!r}, but {entry.name} takes its gradients as they are; leave "
+            "transforms out, or take one of `grokking list optimizers`"
+        )
+
+
+def _check_ranges(setting: Setting) -> None:
+    for name, (allowed, good) in RANGES.items():
+        value = setting.by_name[name]
+        if not good(value):
+            raise BadInput(f"{name} = {value!r}; allowed: {allowed}")
+
+
+def _check_batch_size(setting: Setting) -> None:
+    batch_size, optimizer = setting.integer("batch_size"), setting.name("optimizer")
+    if batch_size < 0:
+        raise BadInput(f"batch_size = {batch_size}; allowed: integers from 0 on (0: the whole training set)")
+    examples = len(split(len(setting.table().tokens), setting.number("train_fraction"), 0)[0])
+    if optimizers[optimizer].extra["full_batch"] and 0 < batch_size < examples:
+        raise BadInput(
+            f"batch_size = {batch_size}, but {optimizer} sees all {examples} training examples at every step; "
+            "leave batch_size out, or take sgd"
+        )

@@ -1,0 +1,177 @@
+"""The static part of a run: everything that decides a shape or a code path."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+
+import torch
+
+from grokking.errors import BadInput, words
+from grokking.inits import inits
+from grokking.losses import losses
+from grokking.models import models
+from grokking.models.adopted import adopted
+from grokking.optim import optimizers
+from grokking.optim.schedules import schedules
+from grokking.optim.stepping import Contract, asked
+from grokking.optim.transforms import named, transforms
+from grokking.registry import Entry, Registry, Scalar
+from grokking.roles import declarations, initial_weights
+from grokking.tasks import Table, prompted, tasks
+
+Settings = Mapping[str, Scalar]
+
+ENGINE_VERSION = "1"  # raised when the engine's own results change (streams, batches, evaluation)
+KINDS: dict[str, Registry] = {
+    "task": tasks,
+    "model": models,
+    "loss": losses,
+    "optimizer": optimizers,
+    "schedule": schedules,
+    "init": inits,
+}
+DEFAULTS: dict[str, Scalar] = {
+    "task.name": "mod_add",
+    "model.name": "transformer",
+    "loss.name": "cross_entropy",
+    "optimizer.name": "adamw",
+    "schedule.name": "linear_warmup",
+    "init.name": "declared",
+    "init.scale": 1.0,
+    "train_fraction": 0.4,
+    "batch_size": 512,
+    "steps": 10_000,
+    "threshold": 0.95,
+    "linger": 0.5,
+    "evaluation.every": 10,
+    "evaluation.growth": 0.05,
+    "precision": "fp32",
+    "transforms": "none",
+    "prompt": "expression",
+    "label_noise": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The static part of a run: everything that decides a shape or a code path, by dotted name, sorted."""
+
+    values: tuple[tuple[str, Scalar], ...]
+    versions: tuple[tuple[str, str], ...]  # of the engine and of each registered thing in use
+
+    @cached_property
+    def by_name(self) -> dict[str, Scalar]:
+        """The values as a mapping."""
+        return dict(self.values)
+
+    def number(self, name: str) -> float:
+        """The value of a numeric setting."""
+        value = self.by_name[name]
+        assert isinstance(value, (int, float))
+        return value
+
+    def integer(self, name: str) -> int:
+        """The value of an integer setting."""
+        value = self.by_name[name]
+        assert isinstance(value, int)
+        return value
+
+    @cached_property
+    def transforms(self) -> list[str]:
+        """Names of the transforms, in the order in which they act."""
+        return named(str(self.by_name["transforms"]))
+
+    @property
+    def external(self) -> bool:
+        """Whether the optimizer is anyone's `torch.optim.Optimizer`, trained run by run."""
+        return bool(optimizers[self.name("optimizer")].extra["external"])
+
+    def options(self, kind: str) -> dict[str, Scalar]:
+        """The static options of the task, model, …, or of `transform.NAME`, without the prefix and the name."""
+        prefix = kind + "."
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.values
+            if key.startswith(prefix) and key != prefix + "name"
+        }
+
+    def name(self, kind: str) -> str:
+        """The registered name of the task, model, …"""
+        return str(self.by_name[f"{kind}.name"])
+
+    def table(self) -> Table:
+        """The task's table of examples."""
+        return _table(self.name("task"), tuple(self.options("task").items()), str(self.by_name["prompt"]))
+
+    def model(self, device: str = "meta") -> torch.nn.Module:
+        """The model; on the `meta` device: shapes, roles and code, no weights. The global generator is as it was."""
+        with torch.device(device), torch.random.fork_rng(devices=[], enabled=device != "meta"):
+            return adopted(models[self.name("model")].make(self.table(), **self.options("model")))
+
+    def initial_weights(self, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+        """What every parameter is at the start of a run with this seed."""
+        options = {name: value for name, value in self.options("init").items() if name != "scale"}
+        law, model = partial(inits[self.name("init")].make, **options), self.model()
+        make = partial(self.model, "cpu") if any(d.by_module for d in declarations(model).values()) else None
+        return initial_weights(model, seed, dtype, law, self.number("init.scale"), make)
+
+    def started_model(self) -> torch.nn.Module:
+        """The model on the CPU with the initial weights of seed 0, to try something on."""
+        model = self.model().to_empty(device="cpu").eval()
+        weights = self.initial_weights(0)
+        for name, parameter in model.named_parameters():
+            parameter.data = weights[name]
+        return model
+
+
+def check_versions(setting: Setting) -> None:
+    """Raise `BadInput` where what is registered in this process is not what the setting was made with.
+
+    A user's file may be edited between a sweep's start and the moment at which a worker imports it.
+    """
+    for kind, version in setting.versions:
+        if kind != "engine" and (now := version_of(kind, _entry(setting, kind), setting.by_name)) != version:
+            name = setting.name(kind) if kind in KINDS else kind.removeprefix("transform.")
+            raise BadInput(
+                f"{kind.split('.')[0]} {name!r} has changed since this sweep began ({version}, now {now}); start it again"
+            )
+
+
+def version_of(kind: str, entry: Entry, settings: Settings) -> str:
+    """The version of a registered thing, with a hash of what it reads beside its options, if it does."""
+    if (reads := entry.extra.get("reads")) is None:
+        return entry.version
+    own = {name: settings[f"{kind}.{name}"] for name in entry.defaults}
+    return f"{entry.version} reads {reads(**own)}"
+
+
+def _entry(setting: Setting, kind: str) -> Entry:
+    """What is registered for a kind of `setting.versions`."""
+    return KINDS[kind][setting.name(kind)] if kind in KINDS else transforms[kind.removeprefix("transform.")]
+
+
+@lru_cache(maxsize=32)
+def _table(name: str, options: tuple[tuple[str, Scalar], ...], prompt: str = "expression") -> Table:
+    try:
+        table = tasks[name].make(**dict(options))
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"task {name!r} fails with {dict(options)}: {words(error)}") from error
+    if not isinstance(table, Table):
+        raise BadInput(f"task {name!r} returns {type(table).__name__}; a task returns a Table")
+    return prompted(table, prompt)
+
+
+@lru_cache(maxsize=1024)
+def contract(setting: Setting, hyper: tuple[tuple[str, float], ...]) -> Contract:
+    """What the step of anyone's optimizer asks for, tried with these numbers on the setting's own model."""
+    tokens = torch.from_numpy(setting.table().tokens[:3])
+    entry = optimizers[setting.name("optimizer")]
+    return asked(entry, optimizer_options(setting, hyper), setting.started_model, tokens)
+
+
+def optimizer_options(setting: Setting, hyper: tuple[tuple[str, float], ...]) -> dict[str, Scalar]:
+    """All options of the optimizer, static ones and numbers, without the prefix."""
+    numbers = {name.removeprefix("optimizer."): value for name, value in hyper if name.startswith("optimizer.")}
+    return {**setting.options("optimizer"), **numbers}
