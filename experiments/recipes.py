@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from grokking.plotting import COLORS, GREY, Drawing, caption, step_ticks, style
 from grokking.publish import markdown_table
-from grokking.recipes import RECIPES
+from grokking.recipes import RECIPES, published_steps
 from grokking.setting import Settings
 from grokking.store import Results
 from grokking.study import Study
@@ -158,7 +158,7 @@ def markdown(table: pd.DataFrame) -> str:
     rows = [
         (
             f"`{row['recipe']}`",
-            _range(row["published_first"], row["published_last"]),
+            published_steps(RECIPES[row["recipe"]].within),
             _steps(row),
             f"{row['generalized']} of {row['n']} ({row['sustained']})",
             "–" if math.isnan(row["memorized_median"]) else f"{row['memorized_median']:,.0f}",
@@ -168,14 +168,6 @@ def markdown(table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
     ]
     return markdown_table(head, rows)
-
-
-def _range(low: float, high: float) -> str:
-    if math.isnan(low):
-        return "–"
-    if low == high:
-        return f"{low:,.0f}"
-    return f"after {low:,.0f}" if high == math.inf else f"by {high:,.0f}" if low == 1 else f"{low:,.0f} to {high:,.0f}"
 
 
 def _steps(row: Mapping[Any, Any]) -> str:

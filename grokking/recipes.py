@@ -21,9 +21,7 @@ class Recipe:
     code: str = ""  # what its code does otherwise
     published: str = ""  # steps to generalise, as published
     within: tuple[float, float] | None = None  # the same as the first and the last of those steps
-    parameters: int | None = (
-        None  # of the model, as the source states it or as its code has it, but for `excluded` ones
-    )
+    parameters: int | None = None  # of the model, as the source states it or its code has it, but for `excluded` ones
     excluded: tuple[str, ...] = ()  # beginnings of names of parameters that are not counted
 
 
@@ -32,6 +30,22 @@ def recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise BadInput(f"unknown recipe {name!r}; {suggest(name, sorted(RECIPES))}")
     return RECIPES[name]
+
+
+def published_steps(within: tuple[float, float] | None) -> str:
+    """When a recipe generalises, as published, in words."""
+    if within is None:
+        return "–"
+    first, last = within
+    if first == last:
+        return f"{first:,.0f}"
+    return (
+        f"after {first:,.0f}"
+        if last == math.inf
+        else f"by {last:,.0f}"
+        if first == 1
+        else f"{first:,.0f} to {last:,.0f}"
+    )
 
 
 def of_recipe(name: str, changed: Settings) -> dict[str, Scalar]:
@@ -289,10 +303,12 @@ RECIPES: dict[str, Recipe] = {
                 "optimizer.scale": "spectral",
                 "optimizer.matrices": "hidden+head",
                 "optimizer.lr": 0.1,
+                "optimizer.weight_decay": 0.0,
+                "optimizer.adamw_weight_decay": 0.0,
             },
         },
         "embeddings of 113, concatenated, two hidden layers of 200, GELU, bfloat16, Muon on the linear layers; 64 seeds, 1,000 steps",
-        "share of the data, rates, bounds: Prieto's 40 % and ours",
+        "share of the data and rates: Prieto's 40 % and ours; here without decay or any other bound",
         published="without a bound on the weights not within 1,000 steps; with one 227 to 800 steps (median of 64 seeds)",
         within=(1_000, math.inf),
     ),

@@ -81,6 +81,18 @@ def declarations(model: nn.Module) -> dict[str, Declaration]:
     return {name: found[name] for name, _ in model.named_parameters()}
 
 
+def role_table(model: nn.Module) -> list[tuple[str, str, str, str]]:
+    """Of every parameter: name, shape, role, and the law of its initial value, as a person reads them."""
+    shapes = {name: " × ".join(map(str, w.shape)) for name, w in model.named_parameters()}
+    return [(name, shapes[name], own.role.value, _law(own)) for name, own in declarations(model).items()]
+
+
+def _law(own: Declaration) -> str:
+    if own.by_module:
+        return "as its module draws it"
+    return f"N({own.mean:g}, {own.std:.3g}²)" if own.std else f"{own.mean:g}"
+
+
 def _own(module: nn.Module) -> dict[str, Declaration]:
     """Declarations of a module's own parameters."""
     if isinstance(module, Declaring):

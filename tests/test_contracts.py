@@ -1,17 +1,23 @@
 """The promises of every optimizer and transform: kept by all that ship, and broken by what breaks them."""
 
+import dataclasses
+import itertools
+import re
 import sys
 
 import pytest
 import torch
+from torch import nn
 
 from grokking.cli import command_line
 from grokking.errors import BadInput
+from grokking.models import model, models
 from grokking.optim import optimizer, optimizers, zeros
 from grokking.optim.schedules import schedule, schedules
 from grokking.optim.transforms import transform, transforms
 from grokking.store import load
-from grokking.testing import Broken, check_optimizer, check_schedule, check_transform
+from grokking.tasks import Table, task, tasks
+from grokking.testing import Broken, check_model, check_optimizer, check_schedule, check_task, check_transform
 
 BUILT_IN = [name for name in optimizers if optimizers[name].make.__module__.startswith("grokking.")]
 ANYONES = [
@@ -25,9 +31,10 @@ ANYONES = [
 
 @pytest.fixture(autouse=True)
 def registries_as_before():
-    before = dict(optimizers._entries), dict(transforms._entries)
+    registries = optimizers, transforms, models, tasks
+    before = [dict(registry._entries) for registry in registries]
     yield
-    for registry, entries in zip((optimizers, transforms), before, strict=True):
+    for registry, entries in zip(registries, before, strict=True):
         registry._entries.clear()
         registry._entries.update(entries)
 
@@ -221,6 +228,76 @@ def test_a_schedule_that_divides_by_zero_is_found_out():
         check_schedule("falls_below", schedule__slope=-3.0)
 
 
+@pytest.mark.parametrize("name", sorted(models))
+def test_every_model_keeps_its_promises(name):
+    check_model(name)
+
+
+@pytest.mark.parametrize("name", ["mod_div", "mix", "text"])
+def test_tasks_keep_theirs(name):
+    check_task(name)
+
+
+def test_a_model_that_mixes_its_batch_is_found_out():
+    class Centred(nn.Module):
+        def __init__(self, table):
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(len(table.vocabulary), 8), nn.Linear(8, table.classes)
+
+        def forward(self, tokens):
+            x = self.embedding(tokens).sum(1)
+            return self.head(x - x.mean(0))
+
+    @model
+    def centred(table):
+        """Embeddings less their mean over the batch."""
+        return Centred(table)
+
+    with pytest.raises(
+        Broken, match="do not depend on the others of its batch: no, beside three others they differ by"
+    ):
+        check_model("centred")
+
+
+def test_a_task_that_is_drawn_anew_each_time_is_found_out():
+    again = itertools.count()
+
+    @task
+    def restless(p: int = 7) -> Table:
+        """x + y, and one more each time."""
+        first = tasks["mod_add"].make(p)
+        return dataclasses.replace(first, labels=(first.labels + next(again)) % p)
+
+    with pytest.raises(Broken, match="made twice, it is the same: no, its examples or labels differ"):
+        check_task("restless")
+
+
+@pytest.mark.parses
+def test_a_users_model_is_checked_with_a_table_of_its_roles(tmp_path, capsys):
+    path = tmp_path / "own_model.py"
+    path.write_text(
+        "from torch import nn\n\nfrom grokking.models import model\n\n\n@model\n"
+        'def own_net(table, width: int = 8):\n    """Two layers on embeddings."""\n'
+        "    layers = nn.Embedding(len(table.vocabulary), width), nn.Flatten(), nn.Linear(len(table.positions) * width, 8)\n"
+        "    return nn.Sequential(*layers, nn.LayerNorm(8), nn.Linear(8, table.classes))\n"
+    )
+    assert command_line(["check", str(path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    roles = {line.split()[0]: re.split(r"  +", line)[2] for line in said[2:9]}
+    assert roles == {
+        "0.weight": "embedding",
+        "2.weight": "hidden",
+        "2.bias": "bias",
+        "3.weight": "gain",
+        "3.bias": "bias",
+        "4.weight": "head",
+        "4.bias": "bias",
+    }
+    assert [line[:4] for line in said[10:]] == ["pass"] * 5
+    assert command_line(["list", "models", "own_net"]) == 0
+    assert said[1] in capsys.readouterr().out
+
+
 def test_a_transform_that_mixes_up_the_weights_is_refused_at_once():
     @transform()
     def flattens(grads, weights, state, h):
@@ -343,7 +420,9 @@ def test_what_does_not_keep_a_promise_is_said_and_fails(tmp_path, capsys):
 def test_a_file_that_registers_nothing_is_said(tmp_path):
     path = tmp_path / "empty.py"
     path.write_text("")
-    with pytest.raises(BadInput, match="registers no optimizer, no transform and no schedule"):
+    with pytest.raises(
+        BadInput, match="registers no optimizer, no transform, no schedule, no model, no task; decorate one"
+    ):
         command_line(["check", str(path)])
 
 

@@ -1,6 +1,8 @@
 """Recipes: their models have the parameters of their sources, and every one of them trains."""
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from grokking.cli import command_line
 from grokking.errors import BadInput
@@ -16,21 +18,52 @@ def parameters(name):
     return sum(p.numel() for key, p in model.named_parameters() if not key.startswith(own.excluded or ("nothing",)))
 
 
-STATED = {  # by the paper or by its code, with where the number comes from
-    "power2022": 394_240,  # openai/grok without embeddings: 2 · (4 · 128² + 8 · 128² + 4 · 128)
+COUNTED = {  # by the paper, or from the shapes in its code
+    "power2022": 2 * (4 * 128**2 + 8 * 128**2 + 4 * 128),  # openai/grok: no biases but those of norms; 394,240
     "power2022_fig1": 394_240,
-    "nanda2023": 226_816,  # 114 · 128 + 3 · 128 + 4 · 128² + 8 · 128² + 512 + 128 + 128 · 114
-    "gromov2023": 145_500,  # 2 · 97 · 500 + 500 · 97
-    "prieto2025": 107_800,  # 226 · 200 + 200² + 200 · 113
+    "nanda2023": 114 * 128 + 3 * 128 + 12 * 128**2 + 512 + 128 + 128 * 114,
+    "gromov2023": 3 * 500 * 97,  # the paper: 3 N p
+    "prieto2025": 226 * 200 + 200**2 + 200 * 113,
     "tveit2025": 550_272,  # stockeh/mlx-grokking
     "janati2026": 226_048,  # the paper
-    "chou2025": 88_250,  # 113 · 50 + 100 · 200 + 200² + 200 · 113
+    "chou2025": 113 * 50 + 100 * 200 + 200**2 + 200 * 113,
 }
 
 
-@pytest.mark.parametrize("name", STATED)
+@pytest.mark.parametrize("name", COUNTED)
 def test_a_recipes_model_has_the_parameters_that_its_source_has(name):
-    assert parameters(name) == recipe(name).parameters == STATED[name]
+    assert parameters(name) == recipe(name).parameters == COUNTED[name]
+
+
+def test_wangs_model_costs_what_the_paper_counts():
+    """Operations a step of AdamW in three of its tables, each rounded to three digits: 6 · tokens · examples · parameters."""
+    examples = 3_763  # 40 % of 97²
+    for operations, steps in ((3.62e13, 2388), (3.60e13, 2372), (4.69e13, 3088)):
+        assert 6 * 3 * examples * parameters("wang2026") == pytest.approx(operations / steps, rel=2e-3)
+
+
+def test_gromovs_recipe_takes_the_steps_of_his_parametrisation():
+    """f(x) = W₂ (W₁ x)² / (2 p N) with weights N(0, 1) and gradient descent at rate 10⁵."""
+    spec = run_spec(recipe("gromov2023").settings, 0)
+    ours = [w.double() for w in spec.setting.initial_weights(0).values()]
+    table = spec.setting.table()
+    x, y = torch.from_numpy(table.tokens[::50]), torch.from_numpy(table.labels[::50])
+    first, last = (place for place in range(len(table.positions)) if table.positions[place].operand is not None)
+    pairs = torch.stack([x[:, first], 97 + x[:, last]], 1)
+
+    def steps(weights, factor, rate):
+        for _ in range(3):
+            weights = [w.clone().requires_grad_() for w in weights]
+            scores = factor * weights[0][pairs].sum(1).square() @ weights[1].T
+            loss = F.mse_loss(scores, F.one_hot(y, 97).double())
+            weights = [w.detach() - rate * g for w, g in zip(weights, torch.autograd.grad(loss, weights), strict=True)]
+        return scores
+
+    size = 2 * 97 * 500
+    assert float(ours[0].std() * size ** (1 / 3)) == pytest.approx(1, rel=0.01)
+    his = [w * size ** (1 / 3) for w in ours]
+    torch.testing.assert_close(steps(ours, 1.0, 1e5 * size ** (-2 / 3)), steps(his, 1 / size, 1e5))
+    assert dict(spec.hyper)["optimizer.lr"] == pytest.approx(1e5 * size ** (-2 / 3), rel=2e-3)
 
 
 def test_the_recipes_are_those_of_the_papers_and_each_says_what_it_is():
@@ -42,7 +75,7 @@ def test_the_recipes_are_those_of_the_papers_and_each_says_what_it_is():
         assert own.source
         assert own.stated
         assert own.open or own.code, name
-        assert (own.parameters is None) == (name not in STATED)
+        assert (own.parameters is None) == (name not in COUNTED)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -91,6 +124,10 @@ def test_recipes_are_listed_and_run_by_name(capsys, tmp_path):
     assert command_line(["list", "recipes"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in RECIPES)
+    assert "adam 0.001, 0.005 + grokfast_ema" in said
+    assert len(said.splitlines()) == len(RECIPES) + 3
+    assert command_line(["list", "recipes", "-v"]) == 0
+    assert all(own.stated in (said := capsys.readouterr().out + said) for own in RECIPES.values())
     assert command_line(["list", "recipes", "tveit2025"]) == 0
     assert "model.rope_base=1000000" in capsys.readouterr().out
     call = [

@@ -35,12 +35,13 @@ def selfcheck(device: str = "auto", compile: Literal["on", "off"] = "off") -> in
 
 
 def check(names: Annotated[tuple[str, ...], tyro.conf.Positional], /, imports: Imports = ()) -> int:
-    """Try what every optimizer, transform and schedule has to keep: on those that a file of yours registers, or by name.
+    """Try what every optimizer, transform, schedule, model and task has to keep: on those of a file of yours, or by name.
 
     Args:
-        names: .py files of your own (all of these that they register), or names: adamw clip_norm cosine torch.optim.NAdam.
+        names: .py files of your own (all of these that they register), or names: adamw clip_norm mlp gcd torch.optim.NAdam.
         imports: files that hold what is named: my_file.MyOptimizer after --import my_file.py.
     """
+    from grokking.commands.look import roles_of_model
     from grokking.extensions import import_extensions
     from grokking.testing import kind_of, promises_of
 
@@ -52,6 +53,8 @@ def check(names: Annotated[tuple[str, ...], tyro.conf.Positional], /, imports: I
     for kind, name in tried:
         print(name)
         try:
+            if kind == "model":
+                print(roles_of_model(name))
             code = max(code, _tell(promises_of(kind, name)))
         except BadInput as error:  # it cannot even be tried; the others can
             print(f"FAIL  {error}")
@@ -60,7 +63,7 @@ def check(names: Annotated[tuple[str, ...], tyro.conf.Positional], /, imports: I
 
 
 def _registered(path: str) -> list[tuple[str, str]]:
-    """The optimizers, transforms and schedules of a user's file: kind and name of each."""
+    """What a user's file registers and can be tried: kind and name of each."""
     from grokking.extensions import import_extension
     from grokking.testing import CHECKED
 
@@ -70,8 +73,8 @@ def _registered(path: str) -> list[tuple[str, str]]:
     ]
     if not own:
         raise BadInput(
-            f"{path} registers no optimizer, no transform and no schedule; decorate one with @optimizer(…), @transform(…) or "
-            f"@schedule, or name a class in it: grokking check {Path(path).stem}.MyOptimizer --import {path}"
+            f"{path} registers no {', no '.join(CHECKED)}; decorate one with @optimizer(…), @transform(…), @schedule, @model or "
+            f"@task, or name a class in it: grokking check {Path(path).stem}.MyOptimizer --import {path}"
         )
     return own
 

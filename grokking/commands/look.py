@@ -3,7 +3,7 @@
 import inspect
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,7 +31,7 @@ def list_(
     Args:
         kind: what to list.
         name: of one of them, such as muon: what each of its options means, too.
-        verbose: of each task, show three examples, too.
+        verbose: of each task, show three examples, too; of each recipe, all that is said of it.
         imports: modules of your own to load first.
     """
     from grokking.extensions import import_extensions
@@ -40,12 +40,14 @@ def list_(
 
     import_extensions(imports)
     if kind == "recipes":
-        print(_recipes(name))
+        print(_recipes(name, verbose))
         return 0
     registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind + "s", r.kind + "es"))
     if name:
         entry = registry[name]
         print(f"{entry.name}: {inspect.cleandoc(entry.make.__doc__ or '')}\n\n{_defaults(entry)}")
+        if kind == "models":
+            print(f"\n{roles_of_model(name)}")
         return 0
     width = max(len(name) for name in registry) + 2
     for entry in registry.values():
@@ -62,9 +64,28 @@ def list_(
     return 0
 
 
-def _recipes(name: str) -> str:
-    """Each recipe in a paragraph, or one with all of its settings."""
+def roles_of_model(name: str) -> str:
+    """A table of the parameters of a model at its defaults, on x + y: declared roles, or those of its modules' types."""
+    from grokking.roles import role_table
+    from grokking.runs import run_spec
+
+    model = run_spec({"model.name": name}, 0).setting.model()
+    rows = [("parameter", "shape", "role", "at the start"), *role_table(model)]
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f"{_aligned(rows)}\n{count:,} parameters, with options at their defaults and on the default task"
+
+
+def _recipes(name: str, verbose: bool) -> str:
+    """A table of all recipes; all that is said of each; or of one, with its settings."""
     from grokking.recipes import RECIPES, recipe
+
+    if not name and not verbose:
+        head = ("recipe", "task, share for training", "model", "optimizer, rate, decay", "batch", "steps", "published")
+        rows = [head, *(_recipe_row(name) for name in RECIPES)]
+        return (
+            _aligned(rows)
+            + "\n\nof each, what is stated, what is open and what its code does: grokking list recipes NAME"
+        )
 
     def told(name: str) -> list[str]:
         r = recipe(name)
@@ -75,6 +96,30 @@ def _recipes(name: str) -> str:
         return "\n\n".join("\n".join(told(name)) for name in RECIPES)
     settings = " ".join(f"{key}={value}" for key, value in recipe(name).settings.items())
     return "\n".join([*told(name), f"  settings: {settings}"])
+
+
+def _recipe_row(name: str) -> tuple[str, ...]:
+    from grokking.recipes import published_steps, recipe
+    from grokking.runs import run_spec
+
+    spec = run_spec(recipe(name).settings, 0)
+    told = {**spec.setting.by_name, **dict(spec.hyper)}
+    return (
+        name,
+        f"{told['task.name']} {told['task.p']}, {told['train_fraction']:.0%}",
+        f"{told['model.name']} {told['model.depth']} × {told['model.width']}",
+        f"{told['optimizer.name']} {told['optimizer.lr']:g}, {told['optimizer.weight_decay']:g}"
+        + "".join(f" + {transform}" for transform in spec.setting.transforms),
+        str(told["batch_size"] or "all"),
+        f"{told['steps']:,}",
+        published_steps(recipe(name).within),
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines, every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def _defaults(entry: "Entry") -> str:
