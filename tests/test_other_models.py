@@ -53,6 +53,25 @@ def test_a_perceptron_on_one_hot_codes_is_the_plain_one(depth, bias):
     assert torch.allclose(ours(tokens), expected, atol=1e-12)
 
 
+def test_gromovs_analytic_weights_solve_modular_addition():
+    """Cosines of every frequency with phases φ₃ = φ₁ + φ₂ (Gromov 2023, equations 6, 7 and 12); without that they do not."""
+    p, width = 97, 500
+    table = tasks["mod_add"].make(p=p)
+    ours = built("mlp", table, depth=1, width=width, activation="quadratic")
+    tokens, labels = torch.from_numpy(table.tokens), torch.from_numpy(table.labels)
+    draws, turns = np.random.default_rng(0), 2 * np.pi * np.arange(p)[:, None] / p
+    frequency, phases = 1 + np.arange(width) % ((p - 1) // 2), 2 * np.pi * draws.random((2, width))
+
+    def accuracy(third):
+        first = np.concatenate([np.cos(turns * frequency + phase) for phase in phases])
+        weights = {"first.weight": first, "head.weight": np.cos(turns * frequency + third)}
+        scores = functional_call(ours, {name: torch.from_numpy(w) for name, w in weights.items()}, (tokens,))
+        return float((scores.argmax(1) == labels).double().mean())
+
+    assert accuracy(phases.sum(0)) == 1
+    assert accuracy(2 * np.pi * draws.random(width)) < 0.05
+
+
 @pytest.mark.parametrize("inputs", ["summed", "concatenated"])
 def test_a_perceptron_on_embeddings_is_the_plain_one(inputs):
     ours = built("mlp", inputs=inputs, embedding=4, width=5, activation="tanh")
