@@ -148,7 +148,7 @@ def test_no_step_looks_at_a_value_or_brings_one_from_the_host():
         trainer = Trainer(specs[0].setting, META)
         trainer.may_look = False
         cohort = start(specs, META)
-        rows = trainer.batches(cohort, 3)
+        rows = trainer.data.batches(cohort, 3)
         recorded = Recorded(trainer.step, cohort.hyper, cohort.seeds, cohort.moving, rows)
         with nothing_from_the_host():
             recorded.replay(cohort.hyper, cohort.seeds, 1, cohort.moving, rows)

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from grokking.engine.batches import Batches
 from grokking.engine.cohort import power_of_two, start
+from grokking.engine.data import TRAIN_ROWS
 from grokking.engine.evaluation_grid import evaluation_steps
 from grokking.engine.loop import begin, training
-from grokking.engine.trainer import TRAIN_ROWS, Trainer
+from grokking.engine.trainer import Trainer
 from grokking.models import models
 from grokking.models.parts import ACTIVATIONS
 from grokking.optim import optimizers
@@ -473,7 +474,7 @@ def test_batches_come_from_the_run_s_own_training_rows_alone():
     trainer, cohort = Trainer(specs[0].setting, CPU), start(specs, CPU)
     seen = [set(), set()]
     for cohort.step in range(20):
-        rows = trainer.batch(cohort)
+        rows = trainer.data.batch(cohort)
         assert rows.shape == (2, 32)
         for run in range(2):
             training_rows, _ = split(121, 0.5, specs[run].seed)
@@ -488,15 +489,15 @@ def test_batches_come_from_the_run_s_own_training_rows_alone():
 
 def mislabelled(trainer, rows):
     """The trainer, with wrong labels for these rows."""
-    trainer.labels = trainer.labels.clone()
-    trainer.labels[rows] = (trainer.labels[rows] + 1) % 11
+    trainer.data.labels = trainer.data.labels.clone()
+    trainer.data.labels[rows] = (trainer.data.labels[rows] + 1) % 11
     return trainer
 
 
 def test_wrong_labels_in_the_validation_set_change_validation_alone():
     run = spec(5)
     trainer, cohort = trained([run], 0)
-    _, validation_rows = trainer.split(5)
+    _, validation_rows = trainer.data.split(5)
     wrong, other = mislabelled(Trainer(run.setting, CPU), validation_rows), start([run], CPU)
     for _ in range(25):
         trainer.advance(cohort)
@@ -511,7 +512,7 @@ def test_wrong_labels_in_the_validation_set_change_validation_alone():
 def test_wrong_labels_in_the_training_set_do_not_show_in_validation():
     specs = [spec(5), spec(6)]
     trainer, cohort = trained(specs, 25)
-    shared = np.intersect1d(trainer.split(5)[0], trainer.split(6)[0])
+    shared = np.intersect1d(trainer.data.split(5)[0], trainer.data.split(6)[0])
     right = trainer.evaluate(cohort)
     off = mislabelled(trainer, shared).evaluate(cohort)
     assert equal(right["validation_loss"], off["validation_loss"])
@@ -587,9 +588,11 @@ def test_the_cohort_agrees_with_an_ordinary_loop_on_torch_optim(optimizer):
     trainer, cohort = trained(specs, 0, torch.float64)
     losses = []
     for _ in range(20):
-        rows = trainer.batch(cohort)
+        rows = trainer.data.batch(cohort)
         trainer.model.train()
-        losses.append(trainer.gradients(cohort.weights, {}, trainer.tokens[rows], trainer.labels[rows])[1].tolist())
+        losses.append(
+            trainer.gradients(cohort.weights, {}, trainer.data.tokens[rows], trainer.data.labels[rows])[1].tolist()
+        )
         trainer.advance(cohort)
     for run, one in enumerate(specs):
         weights, expected = reference(one, 20)
@@ -612,10 +615,10 @@ def test_the_warm_up_is_over_after_its_updates():
 def test_every_run_gets_its_own_gradient_from_its_own_batch():
     specs = [spec(seed) for seed in range(3)]
     trainer, cohort = Trainer(specs[0].setting, CPU), start(specs, CPU, torch.float64)
-    rows = trainer.batch(cohort)
-    together, _ = trainer.gradients(cohort.weights, {}, trainer.tokens[rows], trainer.labels[rows])
+    rows = trainer.data.batch(cohort)
+    together, _ = trainer.gradients(cohort.weights, {}, trainer.data.tokens[rows], trainer.data.labels[rows])
     for run in range(3):
         own = rows[[run, run]]  # beside a copy of itself
-        alone, _ = trainer.gradients(cohort.keep([run]).weights, {}, trainer.tokens[own], trainer.labels[own])
+        alone, _ = trainer.gradients(cohort.keep([run]).weights, {}, trainer.data.tokens[own], trainer.data.labels[own])
         assert [name for name in together if not equal(together[name][run], alone[name][0])] == []
         assert not equal(together["head.weight"][run], together["head.weight"][run - 1])

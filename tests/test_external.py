@@ -158,12 +158,12 @@ def test_sharpness_aware_minimization_gets_its_second_gradient(mine):
     assert asked(f"{module}.sam") == Contract(closure=True)
     trainer = ExternalTrainer(spec.setting, CPU)
     cohort = start([spec], CPU, places=trainer.places)
-    before, rows = {n: w[0].clone() for n, w in cohort.weights.items()}, trainer.batch(cohort)[0]
+    before, rows = {n: w[0].clone() for n, w in cohort.weights.items()}, trainer.data.batch(cohort)[0]
     trainer.advance(cohort)
 
     def gradients(weights):
         leaves = {n: w.clone().requires_grad_() for n, w in weights.items()}
-        loss = trainer.inner.run_loss(leaves, {}, trainer.inner.tokens[rows], trainer.inner.labels[rows])
+        loss = trainer.inner.run_loss(leaves, {}, trainer.inner.data.tokens[rows], trainer.inner.data.labels[rows])
         return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
 
     first = gradients(before)

@@ -102,7 +102,7 @@ def test_a_rule_and_its_numbers_are_registered_and_run_by_name():
         specs = [run_spec(arm("sign_descent", damping=damping), 3) for damping in (2.0, 5.0)]
         trainer, cohort = Trainer(specs[0].setting, CPU), start(specs, CPU, dtype=torch.float64)
         gradients, _ = trainer.gradients(
-            cohort.weights, {}, *(x[trainer.batch(cohort)] for x in (trainer.tokens, trainer.labels))
+            cohort.weights, {}, *(x[trainer.data.batch(cohort)] for x in (trainer.data.tokens, trainer.data.labels))
         )
         before = cohort.weights["head.weight"]
         trainer.advance(cohort)

@@ -44,11 +44,11 @@ def worst_difference(arms, twins, change=lambda model, step: None):
     real = [real_model(spec) for spec in specs]
     optimizers_of = [twin(model) for twin, model in zip(twins, real, strict=True)]
     for step in range(STEPS):
-        rows = trainer.batch(cohort)
+        rows = trainer.data.batch(cohort)
         trainer.advance(cohort)
         for run, model in enumerate(real):
             model.zero_grad()
-            F.cross_entropy(model.plain(trainer.tokens[rows[run]]), trainer.labels[rows[run]]).backward()
+            F.cross_entropy(model.plain(trainer.data.tokens[rows[run]]), trainer.data.labels[rows[run]]).backward()
             change(model, step)
             for each in optimizers_of[run]:
                 each.step()

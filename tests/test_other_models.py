@@ -228,17 +228,17 @@ def test_prompts_say_the_same_example_in_other_words():
 def test_label_noise_is_each_runs_own_and_touches_training_labels_alone():
     specs = [run_spec({"label_noise": 0.3}, seed) for seed in range(2)]
     trainer = Trainer(specs[0].setting, CPU)
-    rows = torch.arange(len(trainer.labels)).repeat(2, 1)
-    found = trainer.training_labels(torch.tensor([0, 1]), rows)
-    wrong = (found != trainer.labels).double().mean(1)
+    rows = torch.arange(len(trainer.data.labels)).repeat(2, 1)
+    found = trainer.data.training_labels(torch.tensor([0, 1]), rows)
+    wrong = (found != trainer.data.labels).double().mean(1)
     assert torch.allclose(wrong, torch.full((2,), 0.3 * 58 / 59, dtype=DOUBLE), atol=0.03)
     assert not torch.equal(found[0], found[1])
-    assert torch.equal(found, trainer.training_labels(torch.tensor([0, 1]), rows))
-    assert torch.equal(found[:, 5:9], trainer.training_labels(torch.tensor([0, 1]), rows[:, 5:9]))
-    counts = torch.bincount(found[0][found[0] != trainer.labels], minlength=59)
+    assert torch.equal(found, trainer.data.training_labels(torch.tensor([0, 1]), rows))
+    assert torch.equal(found[:, 5:9], trainer.data.training_labels(torch.tensor([0, 1]), rows[:, 5:9]))
+    counts = torch.bincount(found[0][found[0] != trainer.data.labels], minlength=59)
     assert counts.max() < 4 * counts.double().mean()
     clean = Trainer(run_spec({}, 0).setting, CPU)
-    assert torch.equal(clean.training_labels(torch.tensor([0]), rows[:1])[0], trainer.labels)
+    assert torch.equal(clean.data.training_labels(torch.tensor([0]), rows[:1])[0], trainer.data.labels)
 
 
 # --- anyone's module --------------------------------------------------------------------------------------------------
@@ -296,10 +296,10 @@ def test_anyones_module_trains_as_it_does_alone(mine, kind):
     sgd = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
     for step in range(5):
         if kind == "encoder":  # torch's own loop (the other kind has dropout, whose masks are the run's own)
-            rows = trainer.batch(cohort)[0]
+            rows = trainer.data.batch(cohort)[0]
             sgd.param_groups[0]["lr"] = 0.1 * min(1, (step + 1) / 10)
             sgd.zero_grad()
-            F.cross_entropy(plain.train()(trainer.tokens[rows]), trainer.labels[rows]).backward()
+            F.cross_entropy(plain.train()(trainer.data.tokens[rows]), trainer.data.labels[rows]).backward()
             sgd.step()
         trainer.advance(cohort)
     assert all(cohort.finite)

@@ -21,9 +21,13 @@ def gradients(spec, steps=0):
     trainer, cohort = Trainer(spec.setting, CPU), start([spec], CPU)
     for _ in range(steps):
         trainer.advance(cohort)
-    rows = trainer.batch(cohort)
+    rows = trainer.data.batch(cohort)
     trainer.model.train()
-    return (*trainer.gradients(cohort.weights, {}, trainer.tokens[rows], trainer.labels[rows]), trainer, cohort)
+    return (
+        *trainer.gradients(cohort.weights, {}, trainer.data.tokens[rows], trainer.data.labels[rows]),
+        trainer,
+        cohort,
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

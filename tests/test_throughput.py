@@ -26,9 +26,11 @@ def ours(spec, steps):
     """Losses of the package's own training of this run."""
     trainer, cohort, losses = Trainer(spec.setting, CPU), start([spec], CPU), []
     for _ in range(steps):
-        rows = trainer.batch(cohort)
+        rows = trainer.data.batch(cohort)
         trainer.model.train()
-        losses.append(float(trainer.gradients(cohort.weights, {}, trainer.tokens[rows], trainer.labels[rows])[1][0]))
+        losses.append(
+            float(trainer.gradients(cohort.weights, {}, trainer.data.tokens[rows], trainer.data.labels[rows])[1][0])
+        )
         trainer.advance(cohort)
     return losses, cohort
 

@@ -185,8 +185,8 @@ def test_mistakes_are_one_sentence_before_any_work(settings, message):
 def test_full_batch_gradient_descent_sees_every_example_at_every_step():
     spec = run_spec({**{k: v for k, v in TINY.items() if k != "batch_size"}, "optimizer.name": "gradient_descent"}, 0)
     trainer, cohort = Trainer(spec.setting, CPU), start([spec], CPU)
-    rows = trainer.batch(cohort)[0]
-    assert sorted(rows.tolist()) == sorted(trainer.split(0)[0].tolist())
+    rows = trainer.data.batch(cohort)[0]
+    assert sorted(rows.tolist()) == sorted(trainer.data.split(0)[0].tolist())
     assert begin([spec], trainer).records[0].batch_size == len(rows)
 
 

@@ -49,14 +49,14 @@ class ExternalTrainer:
         self.places: Places = as_many
         self.inner = Trainer(setting, device)
         self.entry = optimizers[setting.name("optimizer")]
-        self.split, self.finish, self.batch = self.inner.split, self.inner.finish, self.inner.batch
+        self.data, self.finish = self.inner.data, self.inner.finish
         self._live: dict[RunSpec, Live] = {}
 
     def advance(self, cohort: Cohort, most: int = 1) -> None:
         """Update every run once."""
         clock = torch.tensor(cohort.step + 1, device=self.device)
-        rows, noise = self.batch(cohort), self.inner.noise(cohort.seeds, clock)
-        labels = self.inner.training_labels(cohort.seeds, rows)
+        rows, noise = self.data.batch(cohort), self.inner.noise(cohort.seeds, clock)
+        labels = self.data.training_labels(cohort.seeds, rows)
         factors = self.inner.factors(cohort.hyper, clock).expand(len(cohort.specs))
         finite, frozen_at = cohort.moving.finite.clone(), cohort.moving.frozen_at.clone()
         weights = {name: w.clone() for name, w in cohort.weights.items()}
@@ -66,7 +66,7 @@ class ExternalTrainer:
             live = self.live(spec, {name: w[run] for name, w in weights.items()})
             set_rates(live.optimizer, live.rates, float(factors[run]))
             keys = {name: key[run] for name, key in noise.items()}
-            if self._step(live, keys, self.inner.tokens[rows[run]], labels[run]):
+            if self._step(live, keys, self.data.tokens[rows[run]], labels[run]):
                 for name, w in live.weights().items():
                     weights[name][run] = w
             else:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from grokking.engine.cohort import Cohort, Places, start
+from grokking.engine.data import Data
 from grokking.engine.evaluation_grid import evaluation_steps
 from grokking.onset import Onset, onset, outcome
 from grokking.runs import RunSpec
@@ -22,11 +23,9 @@ class Trains(Protocol):
 
     setting: Setting
     device: torch.device
+    data: Data
     places: Places
     resumable: bool  # from a checkpoint
-
-    def split(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Training and validation rows of a run with this seed."""
 
     def advance(self, cohort: Cohort, most: int = 1) -> None:
         """Update every run, `most` times at most."""
@@ -102,7 +101,7 @@ class Snapshot:
 
 def begin(specs: Sequence[RunSpec], trainer: Trains) -> Training:
     """Runs of one setting before their first step."""
-    examples = len(trainer.split(specs[0].seed)[0])
+    examples = len(trainer.data.split(specs[0].seed)[0])
     batch_size = min(specs[0].setting.integer("batch_size") or examples, examples)
     return Training(
         [Record(spec, batch_size, examples) for spec in specs], start(specs, trainer.device, places=trainer.places)

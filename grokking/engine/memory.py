@@ -47,7 +47,7 @@ def peak(spec: RunSpec, runs: int) -> int:
     trainer.model.train()
     with Traced() as traced:
         cohort = start([spec] * runs, meta, places=lambda runs, before: runs)
-        clock, rows = torch.ones((), dtype=torch.int64, device=meta), trainer.batch(cohort)
+        clock, rows = torch.ones((), dtype=torch.int64, device=meta), trainer.data.batch(cohort)
         cohort.moving = trainer.step(cohort.hyper, cohort.seeds, clock, cohort.moving, rows)
         trainer.measured(cohort)
     return traced.peak

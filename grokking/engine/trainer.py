@@ -1,4 +1,4 @@
-"""One setting's functions, lifted over the run axis, and the data that they are applied to."""
+"""One setting's functions, lifted over the run axis: a step of many runs at once, and an evaluation."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grokking.engine.batches import Batches
 from grokking.engine.cohort import Cohort, Moving, Places, Tensors, compiled_width, never_alone, power_of_two
 from grokking.engine.compiled import compiled
+from grokking.engine.data import Data
 from grokking.engine.recorded import Recorded
 from grokking.engine.transforming import Transforming
 from grokking.hashing import mix
@@ -23,25 +23,18 @@ from grokking.optim.trial import waits_for_host
 from grokking.registry import is_rate
 from grokking.roles import Role, declarations
 from grokking.setting import Setting
-from grokking.tasks import split
 
 BLOCK = 10  # steps of a recorded graph
-LABEL_NOISE = 1 << 40  # apart from all seeds: what label noise draws has nothing to do with what a step draws
 EVALUATED = 1024  # examples at a time: more of them leave a CPU's caches
-TRAIN_ROWS = 1024  # training accuracy is taken on at most so many fixed training examples
 
 
 class Trainer:
-    """One setting's functions, lifted over the run axis, and the data that they are applied to."""
+    """Takes the steps of cohorts of one setting, and measures them."""
 
     resumable = True  # from a checkpoint
 
     def __init__(self, setting: Setting, device: torch.device, compile: bool = False) -> None:
-        table = setting.table()
-        self.setting, self.device = setting, device
-        self.tokens = torch.from_numpy(table.tokens).to(device)  # [example, position]
-        self.labels = torch.from_numpy(table.labels).to(device)  # [example]
-        self.classes = table.classes
+        self.setting, self.device, self.data = setting, device, Data(setting, device)
         self.model = setting.model()
         self.dropouts = [f"{n}.key" for n, module in self.model.named_modules() if isinstance(module, Dropout)]
         self.constants = dict.fromkeys(self.dropouts, torch.zeros((), dtype=torch.int64, device=device))
@@ -59,8 +52,6 @@ class Trainer:
         self.records_steps = device.type == "cuda" and not self.waits_for_host()
         self._compiled: dict[int, Callable[..., Moving]] = {}  # by width
         self._recorded: dict[int, Recorded] = {}  # by number of steps, all of one width
-        self._splits: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._batches: dict[int, Batches] = {}
 
     def waits_for_host(self) -> bool:
         """Whether a step waits for the host, so that no CUDA graph can hold it."""
@@ -73,7 +64,7 @@ class Trainer:
         """Update every run: once, or on CUDA as often as was recorded, but `most` times at most."""
         self.model.train()
         steps = BLOCK if self.records_steps and most >= BLOCK else 1
-        rows = self.batches(cohort, steps)
+        rows = self.data.batches(cohort, steps)
         cohort.moving = (self._replayed if self.records_steps else self._stepped)(cohort, rows)
         cohort.step += steps
 
@@ -100,7 +91,7 @@ class Trainer:
             clock = torch.tensor(cohort.step + 1, device=self.device)
             numbers = (cohort.hyper, cohort.seeds, clock)
             try:
-                self._compiled[runs] = compiled(self.step, numbers, cohort.moving, self.batch(cohort))
+                self._compiled[runs] = compiled(self.step, numbers, cohort.moving, self.data.batch(cohort))
             except (MemoryError, torch.OutOfMemoryError):
                 raise  # the cohort is tried again in halves
             except Exception as error:
@@ -118,7 +109,7 @@ class Trainer:
         transforming = Transforming(self.transforms, hyper, factors, self.keys(seeds, clock), clock)
         seen, state = transforming.applied("weights", moving.weights, moving.weights, moving.state)
         gradients, loss = self.gradients(
-            seen, self.noise(seeds, clock), self.tokens[rows], self.training_labels(seeds, rows)
+            seen, self.noise(seeds, clock), self.data.tokens[rows], self.data.training_labels(seeds, rows)
         )
         finite = moving.finite & all_finite([loss, *gradients.values()])
         healthy = self.may_look and bool(finite.all())
@@ -198,31 +189,6 @@ class Trainer:
                 after[name] = {**state[name], **kept}
         return {name: new[name] for name in weights}, {name: after[name] for name in weights}
 
-    # --- data ---------------------------------------------------------------------------------------------------
-
-    def split(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Training and validation rows of a run with this seed."""
-        if seed not in self._splits:
-            self._splits[seed] = split(len(self.tokens), self.setting.number("train_fraction"), seed)
-        return self._splits[seed]
-
-    def batch(self, cohort: Cohort) -> Tensor:
-        """Table rows [run, batch] of the next batch of each run."""
-        return self.batches(cohort, 1)[0]
-
-    def batches(self, cohort: Cohort, steps: int) -> Tensor:
-        """Table rows [step, run, batch] of the next batches of each run."""
-        rows = []
-        for spec in cohort.specs:
-            training, _ = self.split(spec.seed)
-            if spec.seed not in self._batches:
-                self._batches[spec.seed] = Batches(spec.seed, len(training), self.setting.integer("batch_size"))
-            rows.append(training[self._batches[spec.seed].between(cohort.step, cohort.step + steps)])
-        drawn = torch.from_numpy(np.stack(rows, axis=1))
-        if self.device.type == "cuda":
-            drawn = drawn.pin_memory()  # else the copy would wait for the steps before it
-        return drawn.to(self.device, non_blocking=True)
-
     def keys(self, seeds: Tensor, clock: Tensor) -> Tensor:
         """A hash of (seed, step) for each run [run], from which the randomness of this step follows."""
         return mix(mix(seeds) + clock - 1)
@@ -230,14 +196,6 @@ class Trainer:
     def noise(self, seeds: Tensor, clock: Tensor) -> Tensors:
         """The dropout keys [run] of this step."""
         return dict.fromkeys(self.dropouts, self.keys(seeds, clock)) if self.dropouts else {}
-
-    def training_labels(self, seeds: Tensor, rows: Tensor) -> Tensor:
-        """The labels [run, example] that runs are trained on; with label noise, some are drawn anew, each run's own ones."""
-        labels, noise = self.labels[rows], self.setting.number("label_noise")
-        if not noise:
-            return labels
-        drawn = mix(mix(seeds + LABEL_NOISE)[:, None] + rows)
-        return torch.where(drawn.double() / 2**32 < noise, mix(drawn) % self.classes, labels)
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
@@ -261,16 +219,10 @@ class Trainer:
     @torch.no_grad()
     def measured(self, cohort: Cohort) -> Tensors:
         """What `evaluate` says, as float64 tensors [run] on the device."""
-        splits = [self.split(spec.seed) for spec in cohort.specs]
-        seen = min(TRAIN_ROWS, len(splits[0][0]))
-        examples = np.stack([np.concatenate([training[:seen], validation]) for training, validation in splits])
-        rows = torch.from_numpy(examples).to(self.device)
+        rows, labels, seen = self.data.evaluated(cohort)
         self.model.eval()
-
         parts = rows.chunk(-(-rows.shape[1] // EVALUATED), dim=1)
-        scores = torch.cat([vmap(self.scores)(cohort.weights, self.tokens[part]) for part in parts], dim=1)
-        learned = self.training_labels(cohort.seeds, rows[:, :seen])
-        labels = torch.cat([learned, self.labels[rows[:, seen:]]], dim=1)
+        scores = torch.cat([vmap(self.scores)(cohort.weights, self.data.tokens[part]) for part in parts], dim=1)
         hits = (scores.argmax(-1) == labels).double()
         loss = vmap(lambda scores, labels: self.loss(scores, labels, **self.setting.options("loss")))
         return {
