@@ -1,6 +1,8 @@
 """How weights begin: by the law that the model declares, or by another one for all of its matrices."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +14,14 @@ inits = Registry("init")
 Init = Callable[..., Values | None]
 
 
-def init(law: Init) -> Init:
+def init(law: Init | None = None, *, version: int = 1) -> Any:
     """Register an initialisation: a function of (declaration, shape, generator, options with defaults) → values, in float64.
 
     Whatever it returns is multiplied by `init.scale`, for every parameter of the model (α of Liu et al. 2023, 2210.01117).
     """
-    inits.add(law, options(law, skip=3))
+    if law is None:
+        return partial(init, version=version)
+    inits.add(law, options(law, skip=3), version)
     return law
 
 
@@ -45,12 +49,12 @@ def xavier(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator)
     return _matrices(law, shape, draws, lambda: draws.standard_normal(shape) * (2 / sum(shape)) ** 0.5)
 
 
-@init
+@init(version=2)
 def pytorch(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
-    """As modules of `torch.nn` draw: matrices uniform within ± 1 / √fan_in, embeddings N(0, 1); biases stay 0."""
-    if law.role is Role.EMBEDDING:
-        return draws.standard_normal(shape)
-    return _matrices(law, shape, draws, lambda: draws.uniform(-1, 1, shape) * shape[1] ** -0.5)
+    """As `torch.nn` draws: matrices and biases of linear maps uniform within ± 1 / √fan_in, embeddings N(0, 1)."""
+    if law.fan_in is not None:
+        return draws.uniform(-1, 1, shape) * law.fan_in**-0.5
+    return draws.standard_normal(shape) if law.role is Role.EMBEDDING else as_declared(law, shape, draws)
 
 
 @init

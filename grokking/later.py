@@ -32,6 +32,7 @@ OF: dict[tuple[str, str], Values] = {  # (setting, its value) → later settings
         "model.biased": "all",
         "model.outputs": "classes",
         "model.rope_base": 10_000,
+        "model.dropout_at": "all",
     },
     ("loss.name", "cross_entropy"): {"loss.float64": False},
 }

@@ -1,6 +1,8 @@
 """Losses: a mean over one run's batch."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +15,11 @@ losses = Registry("loss")
 Loss = Callable[..., Tensor]
 
 
-def loss(function: Loss) -> Loss:
+def loss(function: Loss | None = None, *, version: int = 1) -> Any:
     """Register a loss: a function of (scores [example, class], labels [example], options) that returns a mean []."""
-    losses.add(function, options(function, skip=2))
+    if function is None:
+        return partial(loss, version=version)
+    losses.add(function, options(function, skip=2), version)
     return function
 
 
@@ -29,7 +33,7 @@ def cross_entropy(scores: Tensor, labels: Tensor, float64: bool = False) -> Tens
     return F.cross_entropy(_wide(scores, float64), labels)
 
 
-@loss
+@loss(version=2)
 def stablemax_cross_entropy(scores: Tensor, labels: Tensor, float64: bool = False) -> Tensor:
     """-log stablemax(scores)[label], averaged over the batch.
 

@@ -31,6 +31,7 @@ class Declaration:
     mean: float = 0.0
     std: float = 0.0
     by_module: bool = False  # the module's own constructor draws it
+    fan_in: int | None = None  # numbers that enter the linear map that it belongs to, where it belongs to one
 
 
 class Declaring(nn.Module):
@@ -40,10 +41,18 @@ class Declaring(nn.Module):
         super().__init__()
         self.declared: dict[str, Declaration] = {}
 
-    def declare(self, name: str, shape: tuple[int, ...], role: Role, std: float = 0.0, mean: float = 0.0) -> None:
+    def declare(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        role: Role,
+        std: float = 0.0,
+        mean: float = 0.0,
+        fan_in: int | None = None,
+    ) -> None:
         """Create the parameter `name` of this `shape`, empty until `initial_weights` draws it."""
         self.register_parameter(name, nn.Parameter(torch.empty(shape)))
-        self.declared[name] = Declaration(role, mean, std)
+        self.declared[name] = Declaration(role, mean, std, fan_in=fan_in)
 
 
 Values = NDArray[np.float64]

@@ -13,14 +13,21 @@ def softmax(scores: Tensor) -> Tensor:
 
 def stablemax(scores: Tensor) -> Tensor:
     """s(z) / Σ s(z) over the last axis, with s(z) = z + 1 from 0 on and 1 / (1 - z) below (Prieto et al. 2025, 2501.04697)."""
-    size = (1 + scores.relu()) / (1 + (-scores).relu())
+    above, below = _parted(scores)
+    size = (1 + above) / (1 + below)
     return size / size.sum(-1, keepdim=True)
 
 
 def log_stablemax(scores: Tensor) -> Tensor:
     """Logarithm of `stablemax`; no score overflows, and none makes a gradient of NaN."""
-    size = (1 + scores.relu()) / (1 + (-scores).relu())
-    return torch.log1p(scores.relu()) - torch.log1p((-scores).relu()) - size.sum(-1, keepdim=True).log()
+    above, below = _parted(scores)
+    size = (1 + above) / (1 + below)
+    return torch.log1p(above) - torch.log1p(below) - size.sum(-1, keepdim=True).log()
+
+
+def _parted(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """max(z, 0) and max(-z, 0); at 0 the first has slope 1 and the second 0, so that s has its slope of 1 there, too."""
+    return scores.clamp_min(0), (-scores).relu()
 
 
 def sparsemax(scores: Tensor) -> Tensor:

@@ -197,7 +197,7 @@ def reference_norm(kind, x, gain, bias):
     return F.layer_norm(x, x.shape[-1:], gain, bias, eps=1e-5)
 
 
-def reference(model, tokens, heads, norm="rmsnorm", pre=True, activation="relu", causal=True):
+def reference(model, tokens, heads, norm="rmsnorm", placement="pre", activation="relu", causal=True):
     """Scores at every position [example, position, class], from PyTorch's own functions and the model's weights."""
     w = model.state_dict()
     act = {"relu": torch.relu, "gelu": F.gelu, "silu": F.silu, "swiglu": F.silu}[activation]
@@ -224,13 +224,17 @@ def reference(model, tokens, heads, norm="rmsnorm", pre=True, activation="relu",
     x = w["embedding.weight"][tokens] + w["position_embedding.weight"]
     for layer in range(len(model.blocks)):
         block = f"blocks.{layer}"
-        if pre:
+        if placement == "stream":  # ironjr/grokfast, main.py
+            x = normed(f"{block}.attention_norm", x)
+            x = x + attention(f"{block}.attention", x)
+            x = x + mlp(f"{block}.mlp", normed(f"{block}.mlp_norm", x))
+        elif placement == "pre":
             x = x + attention(f"{block}.attention", normed(f"{block}.attention_norm", x))
             x = x + mlp(f"{block}.mlp", normed(f"{block}.mlp_norm", x))
         else:
             x = normed(f"{block}.attention_norm", x + attention(f"{block}.attention", x))
             x = normed(f"{block}.mlp_norm", x + mlp(f"{block}.mlp", x))
-    x = normed("final_norm", x) if pre else x
+    x = x if placement == "post" else normed("final_norm", x)
     return linear("head", x) if "head.weight" in w else x @ w["embedding.weight"][: model.scores].T
 
 
@@ -244,7 +248,7 @@ def test_the_plain_forward_equals_one_written_with_pytorchs_functions(norm, plac
         options = {"norm": norm, "norm_placement": placement, "activation": activation, "attention": attention}
         model = build(table, depth=depth, width=12, heads=3, bias=bias, tied=tied, **options)
         tokens, _ = sample(table, 20)
-        expected = reference(model, tokens, 3, norm, placement == "pre", activation, attention == "causal")
+        expected = reference(model, tokens, 3, norm, placement, activation, attention == "causal")
         assert_close(model.plain(tokens), expected[:, -1])
 
 
@@ -500,7 +504,7 @@ def test_the_model_drops_at_every_site_in_training_and_nowhere_in_evaluation():
     ("options", "sentence"),
     [
         ({"norm": "batchnorm"}, r"model\.norm = 'batchnorm'; allowed: none, layernorm, rmsnorm"),
-        ({"norm_placement": "middle"}, r"model\.norm_placement = 'middle'; allowed: pre, post"),
+        ({"norm_placement": "middle"}, r"model\.norm_placement = 'middle'; allowed: pre, post, stream"),
         ({"positions": "alibi"}, r"model\.positions = 'alibi'; allowed: learned, sinusoidal, rope, none"),
         ({"activation": "tanh"}, r"model\.activation = 'tanh'; allowed: relu, gelu, silu, swiglu"),
         ({"attention": "linear"}, r"model\.attention = 'linear'; allowed: causal, bidirectional"),

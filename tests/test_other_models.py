@@ -14,6 +14,7 @@ from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.inits import inits
 from grokking.models import model, models
+from grokking.models.parts import Dropout
 from grokking.models.transformer import Transformer
 from grokking.roles import Role, declarations, initial_weights
 from grokking.runs import run_spec
@@ -119,6 +120,7 @@ def test_attention_alone_has_no_feed_forward_and_presets_are_transformers():
     ("options", "expected"),
     [
         ({"bias": True}, {"attention", "mlp", "norm", "head"}),
+        ({"bias": True, "biased": "blocks"}, {"attention", "mlp", "norm"}),
         ({"bias": True, "biased": "mlp"}, {"mlp"}),
         ({"bias": True, "biased": "norms"}, {"norm"}),
         ({}, set()),
@@ -131,6 +133,17 @@ def test_biases_are_where_they_are_wanted(options, expected):
         ("norm" if "norm" in n else "mlp" if ".mlp." in n else "head" if "head" in n else "attention") for n in names
     }
     assert kinds == expected
+
+
+def test_dropout_is_where_it_is_wanted():
+    everywhere, hidden = (
+        models["transformer"].make(TABLE, width=8, heads=2, depth=2, dropout=0.5, dropout_at=at)
+        for at in ("all", "hidden")
+    )
+    rates = [{n: m.rate for n, m in made.named_modules() if isinstance(m, Dropout)} for made in (everywhere, hidden)]
+    assert set(rates[0].values()) == {0.5}
+    assert len(rates[0]) == 6
+    assert [name for name, rate in rates[1].items() if rate] == ["blocks.0.mlp.dropout", "blocks.1.mlp.dropout"]
 
 
 def test_scores_for_the_whole_vocabulary_and_another_base_of_rope():

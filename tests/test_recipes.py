@@ -23,6 +23,8 @@ COUNTED = {  # by the paper, or from the shapes in its code
     "power2022_fig1": 394_240,
     "nanda2023": 114 * 128 + 3 * 128 + 12 * 128**2 + 512 + 128 + 128 * 114,
     "gromov2023": 3 * 500 * 97,  # the paper: 3 N p
+    "omnigrok2023": 226_816,  # nanda2023's
+    "grokfast2024": 422_784 - 128,  # main.py prints the first; without its fifth position
     "prieto2025": 226 * 200 + 200**2 + 200 * 113,
     "tveit2025": 550_272,  # stockeh/mlx-grokking
     "janati2026": 226_048,  # the paper
@@ -33,6 +35,29 @@ COUNTED = {  # by the paper, or from the shapes in its code
 @pytest.mark.parametrize("name", COUNTED)
 def test_a_recipes_model_has_the_parameters_that_its_source_has(name):
     assert parameters(name) == recipe(name).parameters == COUNTED[name]
+
+
+STARTS = {  # standard deviations of initial weights in the sources' code
+    "power2022": {
+        "embedding.weight": 1.0,
+        "blocks.0.mlp.up.weight": (3 * 128) ** -0.5,
+        "head.weight": (3 * 128) ** -0.5,
+    },
+    "nanda2023": {"embedding.weight": 128**-0.5, "blocks.0.mlp.down.weight": 128**-0.5},
+    "gromov2023": {"first.weight": 97_000 ** (-1 / 3), "head.weight": 97_000 ** (-1 / 3)},
+    "omnigrok2023": {"blocks.0.mlp.down.weight": 128**-0.5},
+    "grokfast2024": {"position_embedding.weight": 1.0, "blocks.1.mlp.down.weight": (3 * 512) ** -0.5},
+    "prieto2025": {"first.weight": (3 * 226) ** -0.5, "hidden.0.weight": (3 * 200) ** -0.5},
+    "tveit2025": {"embedding.weight": 1.0, "blocks.0.attention.query.weight": (3 * 128) ** -0.5},
+    "janati2026": {"embedding.weight": 1.0, "head.weight": (3 * 128) ** -0.5},
+    "chou2025": {"first.embedding.weight": 1.0, "hidden.0.weight": (3 * 100) ** -0.5},
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_initial_weights_are_as_wide_as_in_the_sources_code(name):
+    weights = run_spec(recipe(name).settings, 0).setting.initial_weights(0)
+    assert {key: float(weights[key].std()) for key in STARTS[name]} == pytest.approx(STARTS[name], rel=0.06)
 
 
 def test_wangs_model_costs_what_the_paper_counts():

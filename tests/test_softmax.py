@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.func import grad, vmap
+from torch.func import grad, jacrev, vmap
 
 from grokking.losses import losses
 from grokking.seeding import stream
@@ -56,6 +56,17 @@ def test_stablemax_is_its_definition():
     labels = torch.tensor([0, 3, 8, 2, 2, 5])
     found = losses["stablemax_cross_entropy"].make(z, labels)
     assert found.item() == pytest.approx(-(size / size.sum(-1, keepdim=True)).log()[range(6), labels].mean().item())
+
+
+def test_stablemax_has_its_slope_where_a_score_is_zero():
+    """Both halves of s meet at 0 with slope 1: a head that begins at 0 learns."""
+    z, labels, h = torch.zeros(2, 4, dtype=DOUBLE), torch.tensor([0, 3]), 1e-6
+    loss = losses["stablemax_cross_entropy"].make
+    moves = h * torch.eye(8, dtype=DOUBLE).view(8, 2, 4)
+    numeric = torch.stack([(loss(z + move, labels) - loss(z - move, labels)) / (2 * h) for move in moves]).view(2, 4)
+    assert torch.allclose(grad(loss)(z, labels), numeric, atol=1e-6)
+    share = SOFTMAXES["stablemax"]
+    assert torch.allclose(jacrev(share)(z[0]), torch.eye(4, dtype=DOUBLE) / 4 - 1 / 16, atol=1e-12)
 
 
 @given(

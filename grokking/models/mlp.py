@@ -55,9 +55,9 @@ class OneHot(Declaring):
         super().__init__()
         inputs = sum(place.count for _, place in read)
         self.read = read
-        self.declare("weight", (inputs, width), Role.EMBEDDING, std=inputs**-0.5)
+        self.declare("weight", (inputs, width), Role.EMBEDDING, std=inputs**-0.5, fan_in=inputs)
         if bias:
-            self.declare("bias", (width,), Role.BIAS)
+            self.declare("bias", (width,), Role.BIAS, fan_in=inputs)
         else:
             self.bias = None
 

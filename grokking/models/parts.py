@@ -19,9 +19,9 @@ class Linear(Declaring):
 
     def __init__(self, fan_in: int, fan_out: int, bias: bool, role: Role = Role.HIDDEN) -> None:
         super().__init__()
-        self.declare("weight", (fan_out, fan_in), role, std=fan_in**-0.5)
+        self.declare("weight", (fan_out, fan_in), role, std=fan_in**-0.5, fan_in=fan_in)
         if bias:
-            self.declare("bias", (fan_out,), Role.BIAS)
+            self.declare("bias", (fan_out,), Role.BIAS, fan_in=fan_in)
         else:
             self.bias = None
 

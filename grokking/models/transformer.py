@@ -14,12 +14,13 @@ from grokking.tasks import Table
 
 CHOICES = {
     "norm": ("none", "layernorm", "rmsnorm"),
-    "norm_placement": ("pre", "post"),
+    "norm_placement": ("pre", "post", "stream"),
     "positions": ("learned", "sinusoidal", "rope", "none"),
     "activation": ("relu", "gelu", "silu", "swiglu"),
     "attention": ("causal", "bidirectional"),
     "attention_softmax": tuple(SOFTMAXES),
-    "biased": ("all", "mlp", "norms"),
+    "biased": ("all", "blocks", "mlp", "norms"),
+    "dropout_at": ("all", "hidden"),
     "outputs": ("classes", "vocabulary"),
 }
 
@@ -43,11 +44,16 @@ def transformer(
     biased: str = "all",
     outputs: str = "classes",
     rope_base: int = 10_000,
+    dropout_at: str = "all",
 ) -> nn.Module:
     """Transformer that reads the answer at the last position (Power et al. 2022 and successors).
 
     `mlp_ratio`: width of the feed-forward over that of the model; 0: attention only.
-    `bias`: whether there are biases, and `biased` where: in all parts, in the feed-forward alone, in the norms alone.
+    `norm_placement`: "pre", what attention and feed-forward read; "post", their sums with the residual stream; "stream", what
+    attention reads and the residual stream itself before it, and what the feed-forward reads (the code of Grokfast).
+    `bias`: whether there are biases, and `biased` where: in all parts, in "blocks" (all but the head), in the feed-forward
+    alone, in the norms alone.
+    `dropout_at`: after attention, in the feed-forward and after it, or "hidden": in the feed-forward alone.
     `outputs`: a score for every class, or for every token of the vocabulary, as in some published code; the answer is
     always a class.
     """
@@ -100,31 +106,33 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward (or none), each with a residual connection and a norm before ("pre") or after ("post") it."""
+    """Attention and feed-forward (or none), each with a residual connection, and norms as `norm_placement` says."""
 
     def __init__(
         self,
         attention: Attention,
         mlp: FeedForward | None,
         norms: list[nn.Module],
-        pre: bool,
+        placement: str,
         sites: list[int],
         dropout: float,
     ) -> None:
         super().__init__()
-        self.attention, self.mlp, self.pre = attention, mlp, pre
+        self.attention, self.mlp, self.placement = attention, mlp, placement
         self.attention_norm = norms[0]
         self.mlp_norm = norms[1] if mlp is not None else nn.Identity()
         self.attention_dropout, self.mlp_dropout = (Dropout(dropout, site) for site in sites)
 
     def read(self, x: Tensor) -> Tensor:
         """What attention sees of the residual stream."""
-        return self.attention_norm(x) if self.pre else x
+        return x if self.placement == "post" else self.attention_norm(x)
 
     def write(self, x: Tensor, mixed: Tensor) -> Tensor:
         """The residual stream after attention brought `mixed` […, head, channel] and the feed-forward had its turn."""
+        if self.placement == "stream":
+            x = self.attention_norm(x)
         x = x + self.attention_dropout(self.attention.out(mixed.flatten(-2)))
-        if self.pre:
+        if self.placement != "post":
             return x if self.mlp is None else x + self.mlp_dropout(self.mlp(self.mlp_norm(x)))
         x = self.attention_norm(x)
         if self.mlp is None:
@@ -153,13 +161,15 @@ class Transformer(nn.Module):
         biased: str,
         outputs: str,
         rope_base: int,
+        dropout_at: str,
         **norms: str,
     ) -> None:
         super().__init__()
-        length, kind, pre = len(table.positions), norms["norm"], norm_placement == "pre"
-        everywhere, in_mlp, in_norms = (
-            bias and biased in places for places in (("all",), ("all", "mlp"), ("all", "norms"))
+        length, kind = len(table.positions), norms["norm"]
+        in_head, in_attention, in_mlp, in_norms = (
+            bias and biased in ("all", *places) for places in ((), ("blocks",), ("blocks", "mlp"), ("blocks", "norms"))
         )
+        outside = dropout if dropout_at == "all" else 0.0
         rope = rope_base if positions == "rope" else None
         scores = table.classes if outputs == "classes" else len(table.vocabulary)
         self.layout = table.positions
@@ -170,19 +180,19 @@ class Transformer(nn.Module):
         self.sinusoidal = positions == "sinusoidal"
         self.blocks = nn.ModuleList(
             Block(
-                Attention(width, heads, everywhere, rope, attention_softmax),
+                Attention(width, heads, in_attention, rope, attention_softmax),
                 FeedForward(width, mlp_ratio * width, activation, in_mlp, Dropout(dropout, 3 * layer))
                 if mlp_ratio
                 else None,
                 [norm(kind, width, in_norms), norm(kind, width, in_norms)],
-                pre,
+                norm_placement,
                 [3 * layer + 1, 3 * layer + 2],
-                dropout,
+                outside,
             )
             for layer in range(depth)
         )
-        self.final_norm = norm(kind, width, in_norms) if pre else nn.Identity()
-        self.head = None if tied else Linear(width, scores, everywhere, role=Role.HEAD)
+        self.final_norm = nn.Identity() if norm_placement == "post" else norm(kind, width, in_norms)
+        self.head = None if tied else Linear(width, scores, in_head, role=Role.HEAD)
         self.scores = scores
 
     def layers(self) -> list[Block]:
