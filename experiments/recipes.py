@@ -25,11 +25,12 @@ from grokking.study import Study
 
 CUT: dict[str, int] = {  # budgets here, where the recipe's own is for a larger machine
     **{"power2022": 10_000, "power2022_fig1": 3_000, "nanda2023": 12_000, "gromov2023": 15_000, "omnigrok2023": 5_000},
-    **{"grokfast2024": 4_000, "prieto2025": 8_000, "wang2026": 5_000, "janati2026": 8_000},
+    **{"grokfast2024": 4_000, "prieto2025": 8_000, "tveit2025": 4_000, "wang2026": 5_000, "janati2026": 8_000},
+    "lipschitz2025": 1_000,
 }
 SEEDS = {name: range(3) for name in RECIPES} | {  # more where runs are short
-    **{name: range(10) for name in ("tveit2025", "chou2025", "cesista2025")},
-    **{name: range(5) for name in ("grokfast2024", "wang2026")},
+    **{name: range(10) for name in ("chou2025", "cesista2025")},
+    **{name: range(5) for name in ("grokfast2024", "tveit2025")},
 }
 IN_A_ROW = {"janati2026": 6}  # evaluations that must reach the threshold
 

@@ -1,8 +1,6 @@
 """How weights begin: by the law that the model declares, or by another one for all of its matrices."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -14,14 +12,12 @@ inits = Registry("init")
 Init = Callable[..., Values | None]
 
 
-def init(law: Init | None = None, *, version: int = 1) -> Any:
+def init(law: Init) -> Init:
     """Register an initialisation: a function of (declaration, shape, generator, options with defaults) → values, in float64.
 
     Whatever it returns is multiplied by `init.scale`, for every parameter of the model (α of Liu et al. 2023, 2210.01117).
     """
-    if law is None:
-        return partial(init, version=version)
-    inits.add(law, options(law, skip=3), version)
+    inits.add(law, options(law, skip=3))
     return law
 
 
@@ -49,7 +45,7 @@ def xavier(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator)
     return _matrices(law, shape, draws, lambda: draws.standard_normal(shape) * (2 / sum(shape)) ** 0.5)
 
 
-@init(version=2)
+@init
 def pytorch(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
     """As `torch.nn` draws: matrices and biases of linear maps uniform within ± 1 / √fan_in, embeddings N(0, 1)."""
     if law.fan_in is not None:

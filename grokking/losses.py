@@ -1,8 +1,6 @@
 """Losses: a mean over one run's batch."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +13,9 @@ losses = Registry("loss")
 Loss = Callable[..., Tensor]
 
 
-def loss(function: Loss | None = None, *, version: int = 1) -> Any:
+def loss(function: Loss) -> Loss:
     """Register a loss: a function of (scores [example, class], labels [example], options) that returns a mean []."""
-    if function is None:
-        return partial(loss, version=version)
-    losses.add(function, options(function, skip=2), version)
+    losses.add(function, options(function, skip=2))
     return function
 
 
@@ -33,7 +29,7 @@ def cross_entropy(scores: Tensor, labels: Tensor, float64: bool = False) -> Tens
     return F.cross_entropy(_wide(scores, float64), labels)
 
 
-@loss(version=2)
+@loss
 def stablemax_cross_entropy(scores: Tensor, labels: Tensor, float64: bool = False) -> Tensor:
     """-log stablemax(scores)[label], averaged over the batch.
 

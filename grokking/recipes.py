@@ -261,8 +261,8 @@ RECIPES: dict[str, Recipe] = {
                 "schedule.warmup": 10,
             },
         },
-        "RoPE, RMSNorm, SiLU, dropout; AdamW with β .9 .98 or Muon; division, addition 80 %, exponentiation 70 %, gcd, multiplication, "
-        "parity of 10 bits 50 %",
+        "RoPE, RMSNorm, SiLU, dropout; AdamW with β .9 .98 or Muon; trained on 80 % of division and of addition, 70 % of "
+        "exponentiation, 50 % of gcd, of multiplication and of the parity of 10 bits",
         "depth, width, heads, dropout, batch, rates, decay, warm-up, initial weights: nothing is stated, the cited code stands in; number "
         "of runs; budget: about 1,000 epochs, at which figure 4 ends",
         "50 % of division, 150 epochs; dropout in the feed-forward alone; rotary positions do nothing in the PyTorch port (the heads' "

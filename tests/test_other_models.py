@@ -198,6 +198,8 @@ def test_matrices_have_the_spread_of_their_initialisation_and_all_else_is_as_dec
         elif law.role in (Role.HIDDEN, Role.HEAD):
             assert w.std().item() == pytest.approx(spread(w.shape), rel=0.06)
             assert abs(w.mean().item()) < 5 * spread(w.shape) / w.numel() ** 0.5
+        elif name == "pytorch" and law.fan_in is not None:  # the bias of a linear map
+            assert w.std().item() == pytest.approx((3 * law.fan_in) ** -0.5, rel=0.25)
         else:
             assert torch.equal(w, before[parameter])
     if name == "orthogonal":
