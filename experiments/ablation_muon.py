@@ -30,8 +30,7 @@ from grokking.comparison import compare, observed
 from grokking.optim import optimizers
 from grokking.plotting import COLORS, Drawing, Verdict, caption, rates_axis, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table
-from grokking.registry import Scalar
-from grokking.setting import Settings
+from grokking.registry import Scalar, Settings
 from grokking.store import Results
 from grokking.study import Study
 from grokking.survival import restricted_mean

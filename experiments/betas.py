@@ -27,7 +27,7 @@ from sensitivity import CHOSEN
 from grokking.comparison import compare
 from grokking.plotting import COLORS, GREY, Drawing, caption, run_lines, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table
-from grokking.setting import Settings
+from grokking.registry import Settings
 from grokking.store import Results
 from grokking.study import Study, grid
 

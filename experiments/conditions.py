@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from grokking.comparison import observed
 from grokking.plotting import Drawing, caption, run_lines, steps_axis, style
 from grokking.publish import interval, markdown_table
+from grokking.registry import Settings
 from grokking.runs import run_spec
-from grokking.setting import Settings
 from grokking.store import Results
 from grokking.study import Study
 from grokking.survival import median_steps

@@ -1,6 +1,6 @@
 """The runs that several experiments look at: five optimizers at their defaults, at their best, and without decay."""
 
-from grokking.setting import Settings
+from grokking.registry import Settings
 
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw", "muon")
 BUDGET = 2_000

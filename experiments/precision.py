@@ -22,8 +22,8 @@ from matplotlib.ticker import LogLocator
 from grokking.comparison import compare, observed
 from grokking.plotting import COLORS, GREY, TITLES, Drawing, Verdict, caption, steps_axis, style, survival_curve
 from grokking.publish import counted, interval, markdown_table
+from grokking.registry import Settings
 from grokking.runs import run_spec
-from grokking.setting import Settings
 from grokking.store import Results
 from grokking.study import Study
 from grokking.survival import holm, kaplan_meier

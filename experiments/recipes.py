@@ -4,8 +4,9 @@ Claim      Each recipe's source says after how many steps, by its own criterion 
 Here       Each recipe as it stands, on a laptop: the longest budgets are cut (CUT), and runs end once they have stayed above the
            threshold for a quarter of the steps that they took to reach it.
 Definition Steps to the first evaluation with validation accuracy at the recipe's threshold (0.95; 1 for chou2025); for janati2026, as
-           there, to the first of six in a row. "as published" where some run lies within the published steps; "consistent so far"
-           where none generalises within a budget that ends before them, and "undecided" within one that ends among them.
+           there, to the first of six in a row. "as published" where all runs lie within the published steps, else how many do, or by which
+           factor the nearest run is sooner or later; "consistent so far" where none generalises within a budget that ends before the
+           published steps, "undecided" within one that ends among them.
 """
 
 import math
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from grokking.plotting import COLORS, GREY, Drawing, caption, step_ticks, style
 from grokking.publish import markdown_table
 from grokking.recipes import RECIPES, published_steps
-from grokking.setting import Settings
+from grokking.registry import Settings
 from grokking.store import Results
 from grokking.study import Study
 
@@ -100,7 +101,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
                 "n": len(own),
                 "generalized": int(own["reached"].notna().sum()),
                 "sustained": int(own["sustained"].sum()),
-                "memorized_median": own["steps_to_memorize"].median(),
+                "memorized_median": own["steps_to_memorize"].astype(float).median(),
                 "first": own["reached"].min(),
                 "median": own["reached"].fillna(math.inf).median(),
                 "last": own["reached"].max(),
@@ -114,16 +115,18 @@ def verdict(reached: pd.Series, budget: int, within: tuple[float, float] | None)
     """Whether steps to generalise (nan: not within the budget) are as published, and by how much they are not."""
     if within is None:
         return "nothing is published"
+    first, last = within
     found = reached.dropna()
+    inside = int(found.between(first, last).sum())
     if found.empty:
-        if budget < within[1] < math.inf:
-            return "consistent so far" if budget <= within[0] else "undecided"
-        return "as published" if within[1] == math.inf and budget >= within[0] else "not reached here"
-    if found.max() < within[0]:
-        return f"sooner, by {within[0] / found.max():.1f}×"
-    if found.min() > within[1]:
-        return f"later, by {found.min() / within[1]:.1f}×"
-    return "as published"
+        if budget <= first:  # no run could show more than that it is not sooner
+            return "as published" if last == math.inf and budget == first else "consistent so far"
+        return "undecided" if budget < last else "not reached here"
+    if inside:
+        return "as published" if inside == len(reached) else f"{inside} of {len(reached)} as published"
+    if found.max() < first:
+        return f"sooner, by {first / found.max():.1f}×"
+    return f"later, by {found.min() / last:.1f}×" if found.min() > last else "on both sides"
 
 
 def _picture(figure: Figure, table: pd.DataFrame, runs: pd.DataFrame) -> None:

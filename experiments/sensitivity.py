@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from grokking.comparison import cells, compare
 from grokking.plotting import Drawing, caption, heat_map, label, seed_dots, step_ticks, style
 from grokking.publish import comparison_table, markdown_table
-from grokking.setting import Settings
+from grokking.registry import Settings
 from grokking.store import Results
 from grokking.study import Study, grid
 

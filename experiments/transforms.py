@@ -30,7 +30,7 @@ from sensitivity import DECOUPLED, SEEDS, THIRDS, grid_of
 from grokking.comparison import cells, compare, paired_ratio
 from grokking.plotting import COLORS, Drawing, Verdict, caption, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table, p_value
-from grokking.setting import Settings
+from grokking.registry import Settings
 from grokking.store import Results
 from grokking.study import Study, grid
 

@@ -6,13 +6,15 @@ from functools import lru_cache
 from typing import Any
 
 from grokking.errors import BadInput
+from grokking.inits import inits, try_init
+from grokking.losses import losses, try_loss
 from grokking.models.adopted import try_model
 from grokking.optim import optimizers
 from grokking.optim.schedules import schedules
 from grokking.optim.transforms import transforms
 from grokking.optim.trial import try_optimizer, try_schedule, try_transform
-from grokking.registry import Scalar, Share, is_rate, suggest
-from grokking.setting import DEFAULTS, Setting, Settings
+from grokking.registry import Scalar, Settings, Share, is_rate, suggest
+from grokking.setting import DEFAULTS, Setting
 from grokking.tasks import split, tasks
 
 PER_RUN = ("optimizer", "schedule", "transform")  # whose float options are numbers of each run, and split no cohort
@@ -63,8 +65,10 @@ def cast(name: str, value: Scalar, default: Scalar) -> Scalar:
             return str(value).lower() == "true"
         if kind is int and (float(value) != int(float(value)) or abs(float(value)) >= 2**31):
             raise ValueError
-        if kind is float:
+        if kind is float and not math.isnan(float(value)):
             return float(value) + 0.0  # -0.0 and 0.0 are one number
+        if kind is float:
+            raise ValueError
         if kind is str and not str(value).isprintable():
             raise ValueError
         return int(float(value)) if kind is int else str(value)
@@ -101,6 +105,8 @@ def check_setting(setting: Setting) -> None:
     _check_ranges(setting)
     _check_batch_size(setting)
     try_model(setting.model(), setting.table(), setting.name("model"))
+    try_loss(losses[setting.name("loss")], setting.options("loss"), setting.table().classes)
+    try_init(inits[setting.name("init")], {k: v for k, v in setting.options("init").items() if k != "scale"})
     entry, options = optimizers[setting.name("optimizer")], setting.options("optimizer")
     try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
     for name in setting.transforms:

@@ -6,7 +6,8 @@ import tyro
 
 from grokking.commands.check import check, selfcheck
 from grokking.commands.draw import draw
-from grokking.commands.look import export, list_, status
+from grokking.commands.listing import list_
+from grokking.commands.look import export, status
 from grokking.commands.train import run, sweep
 from grokking.errors import BadInput
 

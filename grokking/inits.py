@@ -1,11 +1,11 @@
 """How weights begin: by the law that the model declares, or by another one for all of its matrices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from grokking.errors import BadInput
-from grokking.registry import Registry, options
+from grokking.errors import BadInput, words
+from grokking.registry import Entry, Registry, Scalar, options
 from grokking.roles import Declaration, Role, Values, as_declared
 
 inits = Registry("init")
@@ -75,11 +75,26 @@ def orthogonal(
 @init
 def normal(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator, std: float = 0.02) -> Values | None:
     """Matrices and embeddings N(0, std²), everything else as declared; GPT-2's with 0.02."""
-    if not std > 0:
-        raise BadInput(f"init.std = {std}; allowed: positive numbers")
+    if not 0 < std < np.inf:
+        raise BadInput(f"init.std = {std}; allowed: positive finite numbers")
     if law.role is Role.EMBEDDING:
         return std * draws.standard_normal(shape)
     return _matrices(law, shape, draws, lambda: std * draws.standard_normal(shape))
+
+
+def try_init(entry: Entry, options: Mapping[str, Scalar]) -> None:
+    """Raise `BadInput` where an initialisation, tried on a matrix, gives something else than finite values of its shape."""
+    law, shape = Declaration(Role.HIDDEN, std=1.0, fan_in=3), (4, 3)
+    try:
+        values = entry.make(law, shape, np.random.default_rng(0), **options)
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"init {entry.name!r} fails on a matrix {shape} with {dict(options)}: {words(error)}") from error
+    if values is not None and (np.shape(values) != shape or not np.isfinite(values).all()):
+        raise BadInput(
+            f"init {entry.name!r} with {dict(options)} gives no finite values of shape {shape} for a matrix of it"
+        )
 
 
 def _matrices(

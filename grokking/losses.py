@@ -1,12 +1,14 @@
 """Losses: a mean over one run's batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import vmap
 
-from grokking.registry import Registry, options
+from grokking.errors import BadInput, words
+from grokking.registry import Entry, Registry, Scalar, options
 from grokking.softmax import log_stablemax, sparsemax_threshold
 
 losses = Registry("loss")
@@ -58,6 +60,21 @@ def squared_error(scores: Tensor, labels: Tensor, halved: bool = False) -> Tenso
     """(scores - one-hot label)², averaged over classes and batch as by `torch.nn.MSELoss`; with `halved`, half of it."""
     target = (labels[:, None] == torch.arange(scores.shape[-1], device=scores.device)).to(scores.dtype)  # for `vmap`
     return F.mse_loss(scores, target) * (0.5 if halved else 1.0)
+
+
+def try_loss(entry: Entry, options: Mapping[str, Scalar], classes: int) -> None:
+    """Raise `BadInput` where a loss, tried without data on two runs side by side, is not one number of each."""
+    scores, labels = torch.empty((2, 3, classes), device="meta"), torch.empty((2, 3), dtype=torch.int64, device="meta")
+    try:
+        found = vmap(lambda scores, labels: entry.make(scores, labels, **options))(scores, labels)
+    except BadInput:
+        raise
+    except (Exception, SystemExit) as error:
+        raise BadInput(f"loss {entry.name!r} fails on scores [3, {classes}]: {words(error)}") from error
+    if found.shape != (2,):
+        raise BadInput(
+            f"loss {entry.name!r} returns {list(found.shape[1:])}; a loss is one number []: a mean over examples"
+        )
 
 
 def _wide(scores: Tensor, float64: bool) -> Tensor:

@@ -6,13 +6,12 @@ end to end, where codes end each pass with a smaller one.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from grokking.errors import BadInput
-from grokking.registry import Scalar, suggest
-
-Settings = Mapping[str, Scalar]
+from grokking.optim.transforms import named
+from grokking.registry import Scalar, Settings, suggest
+from grokking.tasks import tasks
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,26 @@ def published_steps(within: tuple[float, float] | None) -> str:
 
 
 def of_recipe(name: str, changed: Settings) -> dict[str, Scalar]:
-    """The settings of a recipe, without the options of what is changed for something else: another optimizer has its own."""
+    """The settings of a recipe, without the options of what is changed for something else: another optimizer has its own.
+
+    Another task keeps those that it also has, such as p.
+    """
     own = dict(recipe(name).settings)
     for setting, value in changed.items():
         kind = setting.removesuffix(".name")
         if setting.endswith(".name") and own.get(setting) != value:
-            own = {key: option for key, option in own.items() if not key.startswith(f"{kind}.")}
-    return own
+            kept = _options_left(str(value)) if kind == "task" else []
+            own = {k: v for k, v in own.items() if not k.startswith(f"{kind}.") or k.removeprefix(f"{kind}.") in kept}
+    used = [
+        f"transform.{transform}." for transform in named(str(changed.get("transforms", own.get("transforms", "none"))))
+    ]
+    return {k: v for k, v in own.items() if not k.startswith("transform.") or k.startswith(tuple(used))}
+
+
+def _options_left(task: str) -> list[str]:
+    """The options of a task that its name, such as mod_add:59, does not tell."""
+    name, told, _ = task.partition(":")
+    return list(tasks[name].defaults)[bool(told) :]
 
 
 ADAMW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.beta1": 0.9, "optimizer.beta2": 0.98}

@@ -10,6 +10,7 @@ from typing import Any
 from grokking.errors import BadInput
 
 Scalar = bool | int | float | str
+Settings = Mapping[str, Scalar]  # by dotted name
 
 
 class Share(float):

@@ -64,23 +64,24 @@ INFERRED: dict[type[nn.Module], dict[str, Role]] = {  # of PyTorch's own modules
     nn.LayerNorm: {"weight": Role.GAIN, "bias": Role.BIAS},
     nn.RMSNorm: {"weight": Role.GAIN},
     nn.MultiheadAttention: {"in_proj_weight": Role.HIDDEN, "in_proj_bias": Role.BIAS},
-    nn.RNNBase: {"weight": Role.HIDDEN, "bias": Role.BIAS},
 }
 
 
 def declarations(model: nn.Module) -> dict[str, Declaration]:
     """Declaration of every parameter, by its full name, in the order of `named_parameters`.
 
-    Of PyTorch's own modules it is inferred from their type; the last `nn.Linear` is the head.
+    Of PyTorch's own modules it is inferred from their type. Where no head is declared, it is the `nn.Linear` that the
+    constructor makes last.
     """
     found = {
         f"{prefix}.{name}".removeprefix("."): declaration
         for prefix, module in model.named_modules()
         for name, declaration in _own(module).items()
     }
-    linear = [f"{prefix}.weight".removeprefix(".") for prefix, m in model.named_modules() if type(m) is nn.Linear]
-    if linear:
-        found[linear[-1]] = Declaration(Role.HEAD, by_module=True)
+    if not any(own.role is Role.HEAD for own in found.values()):
+        # Not of a subclass: the last matrix of `nn.MultiheadAttention` is one.
+        linear = [f"{prefix}.weight".removeprefix(".") for prefix, m in model.named_modules() if type(m) is nn.Linear]
+        found |= {name: Declaration(Role.HEAD, by_module=True) for name in linear[-1:]}
     missing = [name for name, _ in model.named_parameters() if name not in found]
     if missing:
         raise BadInput(
@@ -129,13 +130,13 @@ def initial_weights(
     dtype: torch.dtype = torch.float32,
     law: Law = as_declared,
     scale: float = 1.0,
-    make: Callable[[], nn.Module] | None = None,
+    make: Callable[[int], nn.Module] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Initial value of every parameter, each from its own stream (seed, "weights", name), times `scale`.
 
     Drawn in float64 and then cast: float32 draws differ between CPUs. The model itself is only read for shapes and
     declarations (it may live on the `meta` device). What modules draw themselves is drawn by `make`, which builds the model
-    anew, from a generator of this seed.
+    anew, from a seed that follows from this one.
     """
     own = drawn_by_modules(make, seed) if make is not None else {}
     weights = {}
@@ -147,8 +148,7 @@ def initial_weights(
     return weights
 
 
-def drawn_by_modules(make: Callable[[], nn.Module], seed: int) -> dict[str, Values]:
-    """The parameters of a model as its own constructor draws them, in float64; the global generator is as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream(seed, "weights", "modules").integers(2**62)))
-        return {name: w.detach().double().numpy() for name, w in make().named_parameters()}
+def drawn_by_modules(make: Callable[[int], nn.Module], seed: int) -> dict[str, Values]:
+    """The parameters of a model as its own constructor draws them in a run of this seed, in float64."""
+    built = make(int(stream(seed, "weights", "modules").integers(2**62)))
+    return {name: w.detach().double().numpy() for name, w in built.named_parameters()}

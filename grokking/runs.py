@@ -9,8 +9,8 @@ from grokking.checks import PER_RUN, cast, check_number, check_setting, refuse_u
 from grokking.errors import BadInput
 from grokking.later import without_later
 from grokking.optim.transforms import named, transforms
-from grokking.registry import Entry, Scalar
-from grokking.setting import DEFAULTS, ENGINE_VERSION, KINDS, Setting, Settings, contract, version_of
+from grokking.registry import Entry, Scalar, Settings
+from grokking.setting import DEFAULTS, ENGINE_VERSION, KINDS, Setting, contract, version_of
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The static part of a run: everything that decides a shape or a code path."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 
@@ -15,11 +14,9 @@ from grokking.optim import optimizers
 from grokking.optim.schedules import schedules
 from grokking.optim.stepping import Contract, asked
 from grokking.optim.transforms import named, transforms
-from grokking.registry import Entry, Registry, Scalar
+from grokking.registry import Entry, Registry, Scalar, Settings
 from grokking.roles import declarations, initial_weights
 from grokking.tasks import Table, prompted, tasks
-
-Settings = Mapping[str, Scalar]
 
 ENGINE_VERSION = "1"  # raised when the engine's own results change (streams, batches, evaluation)
 KINDS: dict[str, Registry] = {
@@ -101,11 +98,16 @@ class Setting:
 
     def table(self) -> Table:
         """The task's table of examples."""
-        return _table(self.name("task"), tuple(self.options("task").items()), str(self.by_name["prompt"]))
+        prompt, version = str(self.by_name["prompt"]), dict(self.versions)["task"]
+        return _table(self.name("task"), tuple(self.options("task").items()), prompt, version)
 
-    def model(self, device: str = "meta") -> torch.nn.Module:
-        """The model; on the `meta` device: shapes, roles and code, no weights. The global generator is as it was."""
-        with torch.device(device), torch.random.fork_rng(devices=[], enabled=device != "meta"):
+    def model(self, device: str = "meta", seed: int = 0) -> torch.nn.Module:
+        """The model; on the `meta` device: shapes, roles and code, no weights.
+
+        What its constructor draws comes from PyTorch's CPU generator, with this seed; that generator is as it was afterwards.
+        """
+        with torch.device(device), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
             return adopted(models[self.name("model")].make(self.table(), **self.options("model")))
 
     def initial_weights(self, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -117,8 +119,7 @@ class Setting:
 
     def started_model(self) -> torch.nn.Module:
         """The model on the CPU with the initial weights of seed 0, to try something on."""
-        model = self.model().to_empty(device="cpu").eval()
-        weights = self.initial_weights(0)
+        model, weights = self.model("cpu").eval(), self.initial_weights(0)
         for name, parameter in model.named_parameters():
             parameter.data = weights[name]
         return model
@@ -151,7 +152,8 @@ def _entry(setting: Setting, kind: str) -> Entry:
 
 
 @lru_cache(maxsize=32)
-def _table(name: str, options: tuple[tuple[str, Scalar], ...], prompt: str = "expression") -> Table:
+def _table(name: str, options: tuple[tuple[str, Scalar], ...], prompt: str, version: str) -> Table:
+    """The table; of another version, another one: what a task reads may change while this process runs."""
     try:
         table = tasks[name].make(**dict(options))
     except BadInput:

@@ -21,8 +21,8 @@ def stablemax(scores: Tensor) -> Tensor:
 def log_stablemax(scores: Tensor) -> Tensor:
     """Logarithm of `stablemax`; no score overflows, and none makes a gradient of NaN."""
     above, below = _parted(scores)
-    size = (1 + above) / (1 + below)
-    return torch.log1p(above) - torch.log1p(below) - size.sum(-1, keepdim=True).log()
+    total = ((1 + above) / (1 + below)).sum(-1, keepdim=True)
+    return torch.log1p(above) - torch.log1p(below) - total.log()
 
 
 def _parted(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,9 +31,13 @@ def _parted(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sparsemax(scores: Tensor) -> Tensor:
-    """The point of the simplex nearest to the scores: max(z - τ, 0) over the last axis (Martins & Astudillo 2016, 1602.02068)."""
-    scores = scores - scores.amax(-1, keepdim=True)
-    return (scores - sparsemax_threshold(scores)).relu()
+    """The point of the simplex nearest to the scores: max(z - τ, 0) over the last axis (Martins & Astudillo 2016, 1602.02068).
+
+    In float32 at least: sums of many shares of bfloat16 would not be 1.
+    """
+    wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    wide = wide - wide.amax(-1, keepdim=True)
+    return (wide - sparsemax_threshold(wide)).relu().to(scores.dtype)
 
 
 def sparsemax_threshold(scores: Tensor) -> Tensor:
@@ -41,7 +45,9 @@ def sparsemax_threshold(scores: Tensor) -> Tensor:
     falling = scores.sort(-1, descending=True).values
     rank = torch.arange(1, scores.shape[-1] + 1, device=scores.device, dtype=scores.dtype)
     total = falling.cumsum(-1)
-    support = (1 + rank * falling > total).sum(-1, keepdim=True)
+    support = (
+        (1 + rank * falling > total).sum(-1, keepdim=True).clamp_min(1)
+    )  # 0 of NaN, which has no place to gather from
     return (total.gather(-1, support - 1) - 1) / support
 
 

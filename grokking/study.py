@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from grokking.registry import Scalar
+from grokking.registry import Scalar, Settings
 from grokking.runs import RunSpec, run_spec
-from grokking.setting import Setting, Settings
+from grokking.setting import Setting
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.hashing import mix
 from grokking.models import distinct, models
-from grokking.models.parts import ACTIVATIONS, Dropout, Norm, rotate
+from grokking.models.parts import ACTIVATIONS, Dropout, Norm, one_hot, pick, rotate
 from grokking.models.transformer import CHOICES
 from grokking.roles import initial_weights
 from grokking.runs import run_spec
@@ -169,11 +169,11 @@ def test_a_looked_up_row_is_the_one_that_a_one_hot_matrix_picks(channels):
     """On a CPU rows are looked up; elsewhere a product picks them: the same values, and the same gradient."""
     x = torch.linspace(-1, 1, 5 * channels, dtype=torch.float64).view(5, channels).requires_grad_()
     rows, weights = torch.tensor([4, 0, 0, 2, 4, 4]), torch.arange(6 * channels, dtype=torch.float64).view(6, channels)
-    looked_up = distinct.pick(x, rows)
-    one_hot = distinct.one_hot(rows, 5, torch.float64) @ x
-    assert torch.equal(looked_up, one_hot)
+    looked_up = pick(x, rows)
+    picked = one_hot(rows, 5, torch.float64) @ x
+    assert torch.equal(looked_up, picked)
     assert torch.equal(looked_up, x[rows])
-    found, expected = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (looked_up, one_hot))
+    found, expected = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (looked_up, picked))
     assert torch.allclose(found, expected, rtol=1e-15)
 
 
@@ -182,7 +182,7 @@ def test_where_nothing_is_looked_up_the_shortcut_is_the_same(monkeypatch):
     model = build(table, depth=2, width=16)
     tokens, _ = sample(table, 42)
     expected = model(tokens)
-    monkeypatch.setattr(distinct, "pick", lambda x, rows: distinct.one_hot(rows, len(x), x.dtype) @ x)
+    monkeypatch.setattr(distinct, "pick", lambda x, rows: one_hot(rows, len(x), x.dtype) @ x)
     assert_close(model(tokens), expected)
 
 
@@ -235,7 +235,7 @@ def reference(model, tokens, heads, norm="rmsnorm", placement="pre", activation=
             x = normed(f"{block}.attention_norm", x + attention(f"{block}.attention", x))
             x = normed(f"{block}.mlp_norm", x + mlp(f"{block}.mlp", x))
     x = x if placement == "post" else normed("final_norm", x)
-    return linear("head", x) if "head.weight" in w else x @ w["embedding.weight"][: model.scores].T
+    return linear("head", x) if "head.weight" in w else x @ w["embedding.weight"][: model.outputs].T
 
 
 @pytest.mark.parametrize("norm", CHOICES["norm"])

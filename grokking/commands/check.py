@@ -35,13 +35,13 @@ def selfcheck(device: str = "auto", compile: Literal["on", "off"] = "off") -> in
 
 
 def check(names: Annotated[tuple[str, ...], tyro.conf.Positional], /, imports: Imports = ()) -> int:
-    """Try what every optimizer, transform, schedule, model and task has to keep: on those of a file of yours, or by name.
+    """Try what every optimizer, transform, schedule, model, task, loss and init has to keep: those of your file, or by name.
 
     Args:
         names: .py files of your own (all of these that they register), or names: adamw clip_norm mlp gcd torch.optim.NAdam.
         imports: files that hold what is named: my_file.MyOptimizer after --import my_file.py.
     """
-    from grokking.commands.look import roles_of_model
+    from grokking.commands.listing import roles_of_model
     from grokking.extensions import import_extensions
     from grokking.testing import kind_of, promises_of
 
@@ -73,8 +73,8 @@ def _registered(path: str) -> list[tuple[str, str]]:
     ]
     if not own:
         raise BadInput(
-            f"{path} registers no {', no '.join(CHECKED)}; decorate one with @optimizer(…), @transform(…), @schedule, @model or "
-            f"@task, or name a class in it: grokking check {Path(path).stem}.MyOptimizer --import {path}"
+            f"{path} registers no {', no '.join(CHECKED)}; decorate one with @optimizer(…), @transform(…), @schedule, "
+            f"@model, @task, @loss or @init, or name a class in it: grokking check {Path(path).stem}.MyOptimizer --import {path}"
         )
     return own
 

@@ -33,16 +33,26 @@ def adopted(model: nn.Module) -> nn.Module:
 def try_model(model: nn.Module, table: Table, name: str) -> None:
     """Raise `BadInput` where a parameter has no role, runs cannot be lifted, or examples do not give a score for every class."""
     declarations(model)
-    tokens = torch.empty((2, 3, len(table.positions)), dtype=torch.int64, device="meta")
-    weights = {name: torch.stack([w.detach()] * 2) for name, w in model.eval().named_parameters()}
-    try:  # two runs side by side
-        with sdpa_kernel(SDPBackend.MATH):
-            shape = tuple(vmap(lambda w, t: functional_call(model, w, (t,)))(weights, tokens).shape[1:])
+    try:
+        _two_runs(model.train(), table)
+        shape = _two_runs(model.eval(), table)
     except BadInput:
         raise
     except (Exception, SystemExit) as error:
-        raise BadInput(f"model {name!r} fails on tokens [3, {len(table.positions)}]: {words(error)}") from error
+        hint = "; random numbers are drawn from a generator that all runs share: use nn.Dropout, whose masks are a run's own"
+        raise BadInput(
+            f"model {name!r} fails on tokens [3, {len(table.positions)}]: {words(error)}{hint * ('random' in str(error))}"
+        ) from error
     if len(shape) != 2 or shape[0] != 3 or shape[1] < table.classes:
         raise BadInput(
             f"model {name!r} returns scores {list(shape)}; they must be [3, {table.classes}], an example a row"
         )
+
+
+def _two_runs(model: nn.Module, table: Table) -> tuple[int, ...]:
+    """The shape of what the model returns for three examples, side by side with another run."""
+    tokens = torch.empty((2, 3, len(table.positions)), dtype=torch.int64, device="meta")
+    weights = {name: torch.stack([w.detach()] * 2) for name, w in model.named_parameters()}
+    with sdpa_kernel(SDPBackend.MATH):
+        found = vmap(lambda weights, tokens: functional_call(model, weights, (tokens,)))(weights, tokens)
+    return tuple(found.shape[1:])

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from grokking.models.parts import pick
 from grokking.tasks import Position
 
 if TYPE_CHECKING:
@@ -60,22 +60,6 @@ class Rows:
         if axis is NONE:
             return x.expand(self.count(to), *x.shape[1:])
         return pick(x.flatten(1), self.values[axis]).unflatten(1, x.shape[1:])
-
-
-def pick(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows [example] of x [row, channel].
-
-    On a CPU they are looked up. Elsewhere a one-hot matrix picks them, which is exact too: nobody has seen there whether the
-    way back of a look-up always adds in one order, and never waits for the host.
-    """
-    if x.device.type == "cpu":
-        return F.embedding(rows, x)
-    return one_hot(rows, len(x), x.dtype) @ x
-
-
-def one_hot(rows: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    """[example, row] with a 1 at each example's row [example], of `count` rows."""
-    return (rows[:, None] == torch.arange(count, device=rows.device)).to(dtype)
 
 
 def join(*axes: Axis) -> Axis:

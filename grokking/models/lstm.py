@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from grokking.errors import BadInput
 from grokking.models import model
-from grokking.models.distinct import pick
-from grokking.models.parts import Embedding, Linear
+from grokking.models.parts import Embedding, Linear, pick, sigmoid
 from grokking.roles import Role
 from grokking.tasks import Table
 
@@ -44,11 +43,6 @@ class Layer(nn.Module):
             h = sigmoid(o) * torch.tanh(c)
             outputs.append(h)
         return outputs
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + exp(-x)); by tanh, whose bits do not depend on the place in a tensor (see `parts.silu`)."""
-    return 0.5 * (1 + torch.tanh(0.5 * x))
 
 
 class LSTM(nn.Module):

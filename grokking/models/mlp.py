@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from grokking.errors import BadInput
 from grokking.models import model
-from grokking.models.distinct import pick
-from grokking.models.parts import ACTIVATIONS, Dropout, Embedding, Linear
+from grokking.models.parts import ACTIVATIONS, Dropout, Embedding, Linear, pick
 from grokking.roles import Declaring, Role
 from grokking.tasks import Position, Table
 

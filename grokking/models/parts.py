@@ -40,6 +40,22 @@ class Embedding(Declaring):
         self.declare("weight", (rows, width), Role.EMBEDDING, std=width**-0.5)
 
 
+def pick(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows [example] of x [row, channel].
+
+    On a CPU they are looked up. Elsewhere a one-hot matrix picks them, which is exact too: nobody has seen there whether the
+    way back of a look-up always adds in one order, and never waits for the host.
+    """
+    if x.device.type == "cpu":
+        return F.embedding(rows, x)
+    return one_hot(rows, len(x), x.dtype) @ x
+
+
+def one_hot(rows: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """[example, row] with a 1 at each example's row [example], of `count` rows."""
+    return (rows[:, None] == torch.arange(count, device=rows.device)).to(dtype)
+
+
 class Norm(Declaring):
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ε = 1e-5."""
 
@@ -115,13 +131,18 @@ class FeedForward(nn.Module):
         return self.down(self.dropout(hidden))
 
 
-def silu(x: Tensor) -> Tensor:
-    """x · sigmoid(x), elementwise.
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x)), elementwise.
 
     By tanh: PyTorch's own sigmoid and silu round differently in the last elements of a tensor, those that fill no vector
     register, so that bits would depend on how many runs a cohort has.
     """
-    return x * (0.5 * (1 + torch.tanh(0.5 * x)))
+    return 0.5 * (1 + torch.tanh(0.5 * x))
+
+
+def silu(x: Tensor) -> Tensor:
+    """x · sigmoid(x), elementwise."""
+    return x * sigmoid(x)
 
 
 def quadratic(x: Tensor) -> Tensor:

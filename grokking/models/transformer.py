@@ -193,7 +193,7 @@ class Transformer(nn.Module):
         )
         self.final_norm = nn.Identity() if norm_placement == "post" else norm(kind, width, in_norms)
         self.head = None if tied else Linear(width, scores, in_head, role=Role.HEAD)
-        self.scores = scores
+        self.outputs = scores
 
     def layers(self) -> list[Block]:
         """The blocks, first to last."""
@@ -230,4 +230,4 @@ class Transformer(nn.Module):
     def readout(self, x: Tensor) -> Tensor:
         """[row, width] → scores [row, class]; tied: by the embedding of the tokens that name the classes."""
         x = self.final_norm(x)
-        return x @ self.embedding.weight[: self.scores].T if self.head is None else self.head(x)
+        return x @ self.embedding.weight[: self.outputs].T if self.head is None else self.head(x)

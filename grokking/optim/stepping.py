@@ -131,7 +131,7 @@ def asked(entry: Entry, options: Mapping[str, Scalar], fresh: Callable[[], nn.Mo
     for contract in (Contract(), Contract(graph=True), Contract(closure=True), Contract(closure=True, graph=True)):
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
+                torch.default_generator.manual_seed(0)
                 model = fresh()
                 optimizer = made(entry, options, model)
                 for _ in range(TRIED):

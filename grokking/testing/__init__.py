@@ -1,4 +1,4 @@
-"""What every optimizer, transform, schedule, model and task has to keep, a user's too: tried on small runs, one promise after the other.
+"""What every optimizer, transform, schedule, model, task, loss and init has to keep, a user's too: tried on small runs.
 
 `grokking check my_rule.py` tries all that a file registers; `check_optimizer("adamw")`, `check_transform("clip_norm")`,
 `check_schedule("cosine")`, `check_model("mlp")` and `check_task("gcd")` raise in a test of your own.
@@ -9,15 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
+from grokking.checks import told_by_the_name
 from grokking.errors import BadInput, words
+from grokking.inits import inits
+from grokking.losses import losses
 from grokking.models import models
 from grokking.optim import optimizers
 from grokking.optim.schedules import schedules
 from grokking.optim.transforms import transforms
-from grokking.registry import Registry, Scalar
+from grokking.registry import Registry, Scalar, suggest
 from grokking.runs import RunSpec, run_spec
 from grokking.selfcheck import Promise
-from grokking.tasks import tasks
+from grokking.tasks import prompted, tasks
 from grokking.testing.quadratic import descends, external_problem, problem, stays
 from grokking.testing.trained import alone_as_among, contains_nan, keeps_shapes, mates, survives_a_checkpoint
 
@@ -67,7 +70,10 @@ def kind_of(name: str) -> tuple[str, str]:
     for kind, (there, _) in CHECKED.items():
         if name in there:
             return kind, name
-    return "optimizer", optimizers[name].name
+    if "." in name:  # anyone's optimizer
+        return "optimizer", optimizers[name].name
+    known = sorted(known for registry, _ in CHECKED.values() for known in registry)
+    raise BadInput(f"nothing that can be checked is called {name!r}; {suggest(name, known)}")
 
 
 def promises_of(kind: str, name: str) -> Iterator[Promise]:
@@ -111,24 +117,41 @@ def task_promises(name: str, settings: Mapping[str, Scalar] | None = None) -> It
     yield from _in_the_engine(spec)
 
 
+def loss_promises(name: str, settings: Mapping[str, Scalar] | None = None) -> Iterator[Promise]:
+    """Try every promise of a loss."""
+    yield from _in_the_engine(small_run({"loss.name": name}, settings))
+
+
+def init_promises(name: str, settings: Mapping[str, Scalar] | None = None) -> Iterator[Promise]:
+    """Try every promise of an initialisation."""
+    spec = small_run({"init.name": name}, settings)
+    yield _promise("a seed has one draw, and another seed another", lambda: _follows_the_seed(spec))
+    yield from _in_the_engine(spec)
+
+
 CHECKED: dict[str, tuple[Registry, Callable[[str], Iterator[Promise]]]] = {
     "optimizer": (optimizers, optimizer_promises),
     "transform": (transforms, transform_promises),
     "schedule": (schedules, schedule_promises),
     "model": (models, model_promises),
     "task": (tasks, task_promises),
+    "loss": (losses, loss_promises),
+    "init": (inits, init_promises),
 }
 
 
 def small_run(chosen: Mapping[str, Scalar], changed: Mapping[str, Scalar] | None = None) -> RunSpec:
     """A run of 40 steps with what is to be tried; `changed` has `optimizer__lr` for `optimizer.lr`."""
     more = {name.replace("__", "."): value for name, value in (changed or {}).items()}
-    model = models[str(chosen.get("model.name", "transformer"))]
-    task = tasks[str(chosen.get("task.name", "mod_add")).partition(":")[0]]
+    settings = told_by_the_name({**chosen, **more})
+    model, task = (
+        models[str(settings.get("model.name", "transformer"))],
+        tasks[str(settings.get("task.name", "mod_add"))],
+    )
     known = {"model": model.defaults, "task": task.defaults}
     small = {key: value for key, value in SMALL.items() if _knows(known, key)}
-    full = {"batch_size": 0} if optimizers[str(chosen.get("optimizer.name", "adamw"))].extra["full_batch"] else {}
-    return run_spec({**small, **full, **chosen, **more}, 3)
+    full = {"batch_size": 0} if optimizers[str(settings.get("optimizer.name", "adamw"))].extra["full_batch"] else {}
+    return run_spec({**small, **full, **settings}, 3)
 
 
 def _knows(known: Mapping[str, Mapping[str, Scalar]], setting: str) -> bool:
@@ -183,8 +206,17 @@ def _scores_alone(spec: RunSpec) -> str:
     return "" if apart < 1e-4 else f"beside three others they differ by {apart:.2g} of the largest"
 
 
+def _follows_the_seed(spec: RunSpec) -> str:
+    first, again, other = (spec.setting.initial_weights(seed) for seed in (0, 0, 1))
+    if any(not first[name].equal(again[name]) for name in first):
+        return "drawn twice with one seed, weights differ; draw from the generator that is given"
+    return "" if any(not first[name].equal(other[name]) for name in first) else "two seeds give the same weights"
+
+
 def _same_table(spec: RunSpec) -> str:
-    again = tasks[spec.setting.name("task")].make(**spec.setting.options("task"))
+    again = prompted(
+        tasks[spec.setting.name("task")].make(**spec.setting.options("task")), str(spec.setting.by_name["prompt"])
+    )
     first = spec.setting.table()
     same = again.tokens.tobytes() == first.tokens.tobytes() and again.labels.tobytes() == first.labels.tobytes()
     return "" if same else "its examples or labels differ; draw random ones from grokking.seeding.stream(seed, …)"

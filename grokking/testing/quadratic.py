@@ -59,7 +59,7 @@ def external_problem(
 
     def steps() -> Iterator[list[Tensor]]:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             optimizer = made(optimizers[spec.setting.name("optimizer")], options, model)
             while True:
                 take_step(optimizer, contract(spec.setting, spec.hyper), loss)

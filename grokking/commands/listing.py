@@ -1,0 +1,135 @@
+"""`grokking list`: all that there is of one kind, and all that is said of one thing."""
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from grokking.commands.arguments import Imports
+
+if TYPE_CHECKING:
+    from grokking.registry import Entry
+
+
+def list_(
+    kind: Annotated[
+        Literal["tasks", "optimizers", "transforms", "models", "losses", "schedules", "inits", "recipes"],
+        tyro.conf.Positional,
+    ],
+    name: Annotated[str, tyro.conf.Positional] = "",
+    /,
+    verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False,
+    imports: Imports = (),
+) -> int:
+    """Name, one line, formula, numbers with defaults and source of everything of one kind; all that is said of one thing.
+
+    Args:
+        kind: what to list.
+        name: of one of them, such as muon: what each of its options means, too.
+        verbose: of each task, show three examples, too; of each recipe, all that is said of it.
+        imports: modules of your own to load first.
+    """
+    from grokking.extensions import import_extensions
+    from grokking.optim.transforms import transforms
+    from grokking.setting import KINDS
+
+    import_extensions(imports)
+    if kind == "recipes":
+        print(_recipes(name, verbose))
+        return 0
+    registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind + "s", r.kind + "es"))
+    if name:
+        entry = registry[name]
+        print(f"{entry.name}: {inspect.cleandoc(entry.make.__doc__ or '')}\n\n{_defaults(entry)}")
+        if kind == "models":
+            print(f"\n{roles_of_model(name)}")
+        return 0
+    width = max(len(name) for name in registry) + 2
+    for entry in registry.values():
+        source = entry.source and f"source: {entry.source}"
+        examples = _examples(entry, verbose) if kind == "tasks" else ()
+        parts = (entry.summary, entry.formula, _defaults(entry), source, *examples)
+        lines = [line for line in dict.fromkeys(parts) if line]
+        print(f"{entry.name:{width}s}" + f"\n{'':{width}s}".join(lines))
+    if kind == "optimizers":
+        print(
+            "\nand any torch.optim.Optimizer by its dotted name, trained one run at a time: torch.optim.NAdam, "
+            "pytorch_optimizer.SophiaH, or my_file.MyOptimizer after --import my_file.py"
+        )
+    return 0
+
+
+def roles_of_model(name: str) -> str:
+    """A table of the parameters of a model at its defaults, on x + y: declared roles, or those of its modules' types."""
+    from grokking.roles import role_table
+    from grokking.runs import run_spec
+
+    model = run_spec({"model.name": name}, 0).setting.model()
+    rows = [("parameter", "shape", "role", "at the start"), *role_table(model)]
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f"{_aligned(rows)}\n{count:,} parameters, with options at their defaults and on the default task"
+
+
+def _recipes(name: str, verbose: bool) -> str:
+    """A table of all recipes; all that is said of each; or of one, with its settings."""
+    from grokking.recipes import RECIPES, recipe
+
+    if not name and not verbose:
+        head = ("recipe", "task, share for training", "model", "optimizer, rate, decay", "batch", "steps", "published")
+        rows = [head, *(_recipe_row(name) for name in RECIPES)]
+        return (
+            _aligned(rows)
+            + "\n\nof each, what is stated, what is open and what its code does: grokking list recipes NAME"
+        )
+
+    def told(name: str) -> list[str]:
+        r = recipe(name)
+        parts = {"source": r.source, "stated": r.stated, "open": r.open, "its code": r.code, "published": r.published}
+        return [name, *(f"  {word}: {text}" for word, text in parts.items() if text)]
+
+    if not name:
+        return "\n\n".join("\n".join(told(name)) for name in RECIPES)
+    settings = " ".join(f"{key}={value}" for key, value in recipe(name).settings.items())
+    return "\n".join([*told(name), f"  settings: {settings}"])
+
+
+def _recipe_row(name: str) -> tuple[str, ...]:
+    """A line of the table of recipes; what a task, model or optimizer does not have is left out."""
+    from grokking.recipes import published_steps, recipe
+    from grokking.runs import run_spec
+
+    spec = run_spec(recipe(name).settings, 0)
+    told = {**spec.setting.by_name, **dict(spec.hyper)}
+    return (
+        name,
+        f"{told['task.name']} {told.get('task.p', '')}".rstrip() + f", {told['train_fraction']:.0%}",
+        f"{told['model.name']} {told.get('model.depth', '')} × {told.get('model.width', '')}".removesuffix("  × "),
+        f"{told['optimizer.name']} {told.get('optimizer.lr', 0):g}, {told.get('optimizer.weight_decay', 0):g}"
+        + "".join(f" + {transform}" for transform in spec.setting.transforms),
+        str(told["batch_size"] or "all"),
+        f"{told['steps']:,}",
+        published_steps(recipe(name).within),
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines, every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _defaults(entry: "Entry") -> str:
+    """Its options with their defaults."""
+    return " ".join(f"{name}={value}" for name, value in entry.defaults.items())
+
+
+def _examples(entry: "Entry", verbose: bool) -> list[str]:
+    """How many examples a task has, and three of them as a person reads them."""
+    table = entry.make(**entry.defaults)
+    count = len(table.labels)
+    shown = [table.show(int(count * part)) for part in (0.31, 0.62, 0.83)] if verbose else []
+    return [
+        f"{count:,} examples, {len(table.vocabulary)} tokens",
+        *(repr(text) if not table.separator else text for text in shown),
+    ]
