@@ -5,6 +5,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import torch
+
 from grokking.errors import BadInput
 from grokking.inits import inits, try_init
 from grokking.losses import losses, try_loss
@@ -15,7 +17,7 @@ from grokking.optim.transforms import transforms
 from grokking.optim.trial import try_optimizer, try_schedule, try_transform
 from grokking.registry import Scalar, Settings, Share, is_rate, suggest
 from grokking.setting import DEFAULTS, Setting
-from grokking.tasks import split, tasks
+from grokking.tasks import prompted, split, tasks
 
 PER_RUN = ("optimizer", "schedule", "transform")  # whose float options are numbers of each run, and split no cohort
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -51,7 +53,9 @@ def told_by_the_name(settings: Settings) -> Settings:
         raise BadInput(f"task.name = {settings['task.name']!r}, but {name} has no options; leave {':' + value!r} out")
     option = f"task.{next(iter(tasks[name].defaults))}"
     if str(settings.get(option, value)) != value:
-        raise BadInput(f"task.name = {settings['task.name']!r}, but {option} = {settings[option]!r}; say it once")
+        raise BadInput(
+            f"task.name = {settings['task.name']!r} says {option} = {value!r}, but {option} = {settings[option]!r} was said, too; say it once"
+        )
     return {**settings, "task.name": name, option: value}
 
 
@@ -105,6 +109,7 @@ def check_setting(setting: Setting) -> None:
     _check_ranges(setting)
     _check_batch_size(setting)
     try_model(setting.model(), setting.table(), setting.name("model"))
+    _refuse_draws(setting)
     try_loss(losses[setting.name("loss")], setting.options("loss"), setting.table().classes)
     try_init(inits[setting.name("init")], {k: v for k, v in setting.options("init").items() if k != "scale"})
     entry, options = optimizers[setting.name("optimizer")], setting.options("optimizer")
@@ -118,6 +123,25 @@ def check_setting(setting: Setting) -> None:
             f"transforms = {setting.by_name['transforms']!r}, but {entry.name} takes its gradients as they are; leave "
             "transforms out, or take one of `grokking list optimizers`"
         )
+
+
+def _refuse_draws(setting: Setting) -> None:
+    """Raise `BadInput` where what a user wrote gives another thing each time: it draws from a generator that no seed governs."""
+    if setting.of_users("task"):
+        again = tasks[setting.name("task")].make(**setting.options("task"))
+        again, table = prompted(again, str(setting.by_name["prompt"])), setting.table()
+        if again.tokens.tobytes() != table.tokens.tobytes() or again.labels.tobytes() != table.labels.tobytes():
+            raise BadInput(
+                f"task {setting.name('task')!r}, made twice, has other examples or labels; draw from grokking.seeding.stream(0, …)"
+            )
+    if setting.of_users("model"):
+        first, second = (setting.model("cpu").state_dict() for _ in range(2))
+        differing = [name for name in first if not torch.equal(first[name].nan_to_num(), second[name].nan_to_num())]
+        if differing:
+            raise BadInput(
+                f"model {setting.name('model')!r}, built twice from one seed, differs in {', '.join(differing)}; draw from PyTorch's "
+                "CPU generator"
+            )
 
 
 def _check_ranges(setting: Setting) -> None:

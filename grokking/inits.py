@@ -63,6 +63,9 @@ def orthogonal(
     Source: Saxe et al. 2014, arXiv 1312.6120
     """
 
+    if not 0 < gain < np.inf:
+        raise BadInput(f"init.gain = {gain}; allowed: positive finite numbers")
+
     def drawn() -> Values:
         tall = draws.standard_normal((max(shape), min(shape)))
         q, r = np.linalg.qr(tall)

@@ -115,8 +115,10 @@ def _version(make: Callable[..., Any], version: int) -> str:
 
 
 def source_version(made: Any) -> str:
-    """The version of what a user wrote: a hash of its source."""
-    return "source:" + hashlib.sha256(inspect.getsource(made).encode()).hexdigest()[:12]
+    """The version of what a user wrote: a hash of the file that it stands in, with all that it may use there."""
+    module = inspect.getmodule(made)
+    source = inspect.getsource(made if module is None or module.__name__ == "__main__" else module)
+    return "source:" + hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
 def options(function: Callable[..., Any], skip: int = 0) -> dict[str, Scalar]:

@@ -99,7 +99,7 @@ def role_table(model: nn.Module) -> list[tuple[str, str, str, str]]:
 
 def _law(own: Declaration) -> str:
     if own.by_module:
-        return "as its module draws it"
+        return "as the constructor leaves it"
     return f"N({own.mean:g}, {own.std:.3g}²)" if own.std else f"{own.mean:g}"
 
 

@@ -96,6 +96,10 @@ class Setting:
         """The registered name of the task, model, …"""
         return str(self.by_name[f"{kind}.name"])
 
+    def of_users(self, kind: str) -> bool:
+        """Whether the task, model, … is a user's own and not the package's."""
+        return dict(self.versions)[kind].startswith("source:")
+
     def table(self) -> Table:
         """The task's table of examples."""
         prompt, version = str(self.by_name["prompt"]), dict(self.versions)["task"]
@@ -106,9 +110,15 @@ class Setting:
 
         What its constructor draws comes from PyTorch's CPU generator, with this seed; that generator is as it was afterwards.
         """
+        entry, options = models[self.name("model")], self.options("model")
         with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return adopted(models[self.name("model")].make(self.table(), **self.options("model")))
+            try:
+                return adopted(entry.make(self.table(), **options))
+            except BadInput:
+                raise
+            except (Exception, SystemExit) as error:
+                raise BadInput(f"model {entry.name!r} fails with {options}: {words(error)}") from error
 
     def initial_weights(self, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
         """What every parameter is at the start of a run with this seed."""
@@ -131,10 +141,10 @@ def check_versions(setting: Setting) -> None:
     A user's file may be edited between a sweep's start and the moment at which a worker imports it.
     """
     for kind, version in setting.versions:
-        if kind != "engine" and (now := version_of(kind, _entry(setting, kind), setting.by_name)) != version:
+        if kind != "engine" and version_of(kind, _entry(setting, kind), setting.by_name) != version:
             name = setting.name(kind) if kind in KINDS else kind.removeprefix("transform.")
             raise BadInput(
-                f"{kind.split('.')[0]} {name!r} has changed since this sweep began ({version}, now {now}); start it again"
+                f"{kind.split('.')[0]} {name!r}, or what it reads, has changed since this sweep began; start it again"
             )
 
 

@@ -1,7 +1,5 @@
 """The promises of every optimizer and transform: kept by all that ship, and broken by what breaks them."""
 
-import dataclasses
-import itertools
 import re
 import sys
 
@@ -11,13 +9,24 @@ from torch import nn
 
 from grokking.cli import command_line
 from grokking.errors import BadInput
+from grokking.inits import init, inits
+from grokking.losses import loss, losses
 from grokking.models import model, models
 from grokking.optim import optimizer, optimizers, zeros
 from grokking.optim.schedules import schedule, schedules
 from grokking.optim.transforms import transform, transforms
+from grokking.runs import run_spec
 from grokking.store import load
-from grokking.tasks import Table, task, tasks
-from grokking.testing import Broken, check_model, check_optimizer, check_schedule, check_task, check_transform
+from grokking.tasks import tasks
+from grokking.testing import (
+    Broken,
+    check_model,
+    check_optimizer,
+    check_schedule,
+    check_task,
+    check_transform,
+    promises_of,
+)
 
 BUILT_IN = [name for name in optimizers if optimizers[name].make.__module__.startswith("grokking.")]
 ANYONES = [
@@ -31,7 +40,7 @@ ANYONES = [
 
 @pytest.fixture(autouse=True)
 def registries_as_before():
-    registries = optimizers, transforms, models, tasks
+    registries = optimizers, transforms, models, tasks, losses, inits
     before = [dict(registry._entries) for registry in registries]
     yield
     for registry, entries in zip(registries, before, strict=True):
@@ -233,9 +242,36 @@ def test_every_model_keeps_its_promises(name):
     check_model(name)
 
 
-@pytest.mark.parametrize("name", ["mod_div", "mix", "text"])
+@pytest.mark.parametrize("name", ["mod_div", "mix", "text", "mod_add:5"])
 def test_tasks_keep_theirs(name):
     check_task(name)
+
+
+@pytest.mark.parametrize(("kind", "name"), [*(("loss", name) for name in losses), *(("init", name) for name in inits)])
+def test_every_loss_and_every_initialisation_keeps_its_promises(kind, name):
+    assert all(promise.held for promise in promises_of(kind, name))
+
+
+def test_promises_are_tried_with_other_settings_too():
+    check_model("mlp", loss__name="sparsemax_loss", task__name="parity", task__bits=4)
+    check_task("mod_sum", prompt="operands", task__p=5)
+
+
+def test_a_loss_of_each_example_and_an_init_of_another_shape_are_refused():
+    @loss
+    def each(scores, labels):
+        """One number of each example."""
+        return scores.sum(-1)
+
+    @init
+    def flat(law, shape, draws):
+        """Numbers in a row."""
+        return draws.standard_normal(shape[0])
+
+    with pytest.raises(BadInput, match=r"loss 'each' returns \[3\]; a loss is one number"):
+        run_spec({"loss.name": "each"}, 0)
+    with pytest.raises(BadInput, match=r"init 'flat' with \{\} gives no finite values of shape \(4, 3\)"):
+        run_spec({"init.name": "flat"}, 0)
 
 
 def test_a_model_that_mixes_its_batch_is_found_out():
@@ -257,19 +293,6 @@ def test_a_model_that_mixes_its_batch_is_found_out():
         Broken, match="do not depend on the others of its batch: no, beside three others they differ by"
     ):
         check_model("centred")
-
-
-def test_a_task_that_is_drawn_anew_each_time_is_found_out():
-    again = itertools.count()
-
-    @task
-    def restless(p: int = 7) -> Table:
-        """x + y, and one more each time."""
-        first = tasks["mod_add"].make(p)
-        return dataclasses.replace(first, labels=(first.labels + next(again)) % p)
-
-    with pytest.raises(Broken, match="made twice, it is the same: no, its examples or labels differ"):
-        check_task("restless")
 
 
 @pytest.mark.parses
@@ -421,7 +444,8 @@ def test_a_file_that_registers_nothing_is_said(tmp_path):
     path = tmp_path / "empty.py"
     path.write_text("")
     with pytest.raises(
-        BadInput, match="registers no optimizer, no transform, no schedule, no model, no task; decorate one"
+        BadInput,
+        match="registers no optimizer, no transform, no schedule, no model, no task, no loss, no init; decorate one",
     ):
         command_line(["check", str(path)])
 

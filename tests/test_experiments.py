@@ -279,3 +279,51 @@ def test_a_figure_leaves_the_same_svg_twice(tmp_path):
         figure.subplots().plot([1, 2], [3, 4])
         save(Drawing("x", figure, {"": pd.DataFrame({"a": [1.5]})}, 1), tmp_path / folder)
     assert (tmp_path / "a" / "x.svg").read_bytes() == (tmp_path / "b" / "x.svg").read_bytes()
+
+
+def reached(*steps):
+    return pd.Series([float("nan") if step is None else step for step in steps], dtype=float)
+
+
+@pytest.mark.parametrize(
+    ("steps", "budget", "within", "said"),
+    [
+        ((1600, 1700), 5000, (1544, 1956), "as published"),
+        ((1600, None, 1700), 5000, (1544, 1956), "2 of 3 as published"),
+        ((1000, 3000), 5000, (1544, 1956), "on both sides"),
+        ((700, 772), 5000, (1544, 1956), "sooner, by 2.0×"),
+        ((3912, 5000), 5000, (1544, 1956), "later, by 2.0×"),
+        ((None, None), 1000, (1544, 1956), "consistent so far"),
+        ((None, None), 1700, (1544, 1956), "undecided"),
+        ((None, None), 2000, (1544, 1956), "not reached here"),
+        ((None,), 1000, (1000, float("inf")), "as published"),
+        ((500,), 1000, (1000, float("inf")), "sooner, by 2.0×"),
+        ((500,), 1000, None, "nothing is published"),
+    ],
+)
+def test_what_is_said_of_a_recipe_follows_from_its_runs(steps, budget, within, said):
+    open_experiment("experiments/recipes.py")
+    import recipes
+
+    assert recipes.verdict(reached(*steps), budget, within) == said
+
+
+def test_six_in_a_row_are_six_and_a_recipe_that_never_memorises_is_drawn(tmp_path):
+    open_experiment("experiments/recipes.py")
+    import recipes
+
+    accuracy = [0.0, *[0.96] * 5, 0.9, *[0.97] * 6, 0.5]
+    curve = pd.DataFrame({"step": range(100, 1500, 100), "validation_accuracy": accuracy})
+    row = {"recipe": "janati2026", "threshold": 0.95}
+    assert recipes._reached(row, curve) == 800
+    assert recipes._reached({**row, "recipe": "wang2026"}, curve) == 200
+    assert pd.isna(recipes._reached({**row, "threshold": 0.98}, curve))
+
+    specs = {name: recipes._specs(name)[0] for name in ("chou2025", "tveit2025")}
+    runs = pd.DataFrame([{**spec.row(), "status": "censored", "sustained": False} for spec in specs.values()])
+    runs["steps_to_memorize"] = pd.array([None, 40], dtype="Int64")
+    curves = pd.concat([curve.assign(run_id=spec.run_id) for spec in specs.values()])
+    (drawing,) = recipes.draw(Results(runs, curves, ("a machine",), 0, 1.0, 0.1))
+    save(drawing, tmp_path)
+    assert drawing.tables[""]["generalized"].tolist() == [1, 0]
+    assert "| – |" in drawing.markdown(drawing.tables[""])

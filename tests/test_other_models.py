@@ -1,6 +1,8 @@
 """Models beside the transformer, initialisations, prompts, and anyone's module."""
 
+import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.inits import inits
 from grokking.models import model, models
-from grokking.models.parts import Dropout
+from grokking.models.parts import Dropout, Linear
 from grokking.models.transformer import Transformer
 from grokking.roles import Role, declarations, initial_weights
 from grokking.runs import run_spec
 from grokking.tasks import prompted, tasks
+from grokking.testing import check_model
 
 CPU, DOUBLE = torch.device("cpu"), torch.float64
 SMALL = {"task.p": 7, "train_fraction": 0.5, "batch_size": 16, "steps": 12}
@@ -135,6 +138,21 @@ def test_biases_are_where_they_are_wanted(options, expected):
     assert kinds == expected
 
 
+@pytest.mark.parametrize("inputs", ["one_hot", "concatenated"])
+def test_a_perceptron_drops_out_behind_every_hidden_layer(inputs):
+    made = models["mlp"].make(TABLE, depth=2, width=64, inputs=inputs, dropout=0.5).train()
+    zeros = []
+    for module in made.modules():
+        if isinstance(module, Dropout):
+            module.register_forward_hook(
+                lambda _, x, y: zeros.append(((y == 0) & (x[0] != 0)).sum() / (x[0] != 0).sum())
+            )
+    keys = {f"dropouts.{at}.key": torch.tensor(3) for at in range(2)}
+    functional_call(made, {**initial_weights(made, 0), **keys}, (torch.from_numpy(TABLE.tokens),))
+    assert len(zeros) == 2
+    assert all(0.4 < float(share) < 0.6 for share in zeros)
+
+
 def test_dropout_is_where_it_is_wanted():
     everywhere, hidden = (
         models["transformer"].make(TABLE, width=8, heads=2, depth=2, dropout=0.5, dropout_at=at)
@@ -164,14 +182,16 @@ def test_scores_for_the_whole_vocabulary_and_another_base_of_rope():
         ({"model.attention_softmax": "argmax"}, "attention_softmax = 'argmax'; allowed: softmax, stablemax, sparsemax"),
         ({"model.mlp_ratio": -1}, "mlp_ratio = -1; allowed: integers from 0 on"),
         ({"prompt": "poem"}, "prompt = 'poem'; allowed: expression, operands, eos"),
-        ({"init.name": "normal", "init.std": 0}, "init.std = 0.0; allowed: positive numbers"),
+        ({"init.name": "normal", "init.std": 0}, "init.std = 0.0; allowed: positive finite numbers"),
+        ({"init.name": "orthogonal", "init.gain": -1}, "init.gain = -1.0; allowed: positive finite numbers"),
+        ({"init.name": "orthogonal", "init.gain": "nan"}, "init.gain = 'nan'; allowed: numbers"),
         ({"init.scale": 0}, "init.scale = 0.0; allowed: positive finite numbers"),
         ({"label_noise": 1.5}, "label_noise = 1.5; allowed: 0 to 1"),
     ],
 )
 def test_a_bad_option_is_refused(settings, message):
     with pytest.raises(BadInput, match=message):
-        run_spec({**SMALL, **settings}, 0).setting.initial_weights(0)
+        run_spec({**SMALL, **settings}, 0)
 
 
 # --- initialisation ---------------------------------------------------------------------------------------------------
@@ -256,7 +276,23 @@ def test_label_noise_is_each_runs_own_and_touches_training_labels_alone():
     assert torch.equal(clean.data.training_labels(torch.tensor([0]), rows[:1])[0], trainer.data.labels)
 
 
+def test_label_noise_is_trained_on_and_never_validated_on():
+    noisy, clean = (run_spec({**SMALL, "label_noise": noise}, 0) for noise in (1.0, 0.0))
+    trainers = [Trainer(spec.setting, CPU) for spec in (noisy, clean)]
+    cohorts = [start([spec] * 2, CPU) for spec in (noisy, clean)]
+    before = [trainer.evaluate(cohort) for trainer, cohort in zip(trainers, cohorts, strict=True)]
+    assert before[0]["validation_loss"][0] == before[1]["validation_loss"][0]
+    assert before[0]["validation_accuracy"][0] == before[1]["validation_accuracy"][0]
+    assert before[0]["train_loss"][0] != before[1]["train_loss"][0]
+    for trainer, cohort in zip(trainers, cohorts, strict=True):
+        trainer.advance(cohort)
+    assert not torch.equal(cohorts[0].weights["head.weight"], cohorts[1].weights["head.weight"])
+
+
 # --- anyone's module --------------------------------------------------------------------------------------------------
+
+
+COUNT = itertools.count()
 
 
 class Net(nn.Module):
@@ -279,12 +315,29 @@ class Net(nn.Module):
         else:
             self.body = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.2), nn.LayerNorm(16))
         self.head = nn.Linear(16, table.classes + (kind == "scores"))
+        if kind == "frozen":
+            self.embedding.weight.requires_grad_(False)
+        if kind == "numpy" and self.head.weight.device.type != "meta":
+            self.head.weight.data += torch.tensor(next(COUNT))  # as whatever no seed governs
+        if kind == "tied":
+            self.out = nn.Linear(16, len(table.vocabulary), bias=False)
+            self.out.weight = self.embedding.weight
+        if kind == "buffer":
+            self.register_buffer("ids", torch.arange(len(table.positions)))
+            self.register_buffer("shift", torch.randn(16))
 
     def forward(self, tokens):
         x = self.embedding(tokens)
         x = self.body(x, src_mask=self.mask) if self.kind == "encoder" else self.body(x)
-        scores = self.head(x.sum(1))
-        return scores[:, :2] if self.kind == "scores" else scores
+        if self.kind == "drop":
+            x = F.dropout(x, 0.2, self.training)
+        if self.kind == "inplace":
+            x = x.exp()
+            x += 1
+        if self.kind == "buffer":
+            x = x[:, self.ids] + self.shift
+        scores = self.out(x.sum(1)) if self.kind == "tied" else self.head(x.sum(1))
+        return scores[:, :2] if self.kind == "scores" else (scores, x) if self.kind == "two" else scores
 
 
 @pytest.fixture
@@ -292,7 +345,9 @@ def mine():
     @model
     def someones(table, kind: str = "mlp"):
         """Someone's network."""
-        return Net(table, kind)
+        if kind == "exit":
+            sys.exit(0)
+        return None if kind == "nothing" else Net(table, kind)
 
     yield
     models._entries.pop("someones")
@@ -334,6 +389,8 @@ def test_what_modules_draw_comes_from_the_runs_seed_and_leaves_the_global_genera
     kaiming = run_spec({**SMALL, "model.name": "someones", "init.name": "kaiming"}, 0).setting.initial_weights(0)
     assert kaiming["head.weight"].std().item() == pytest.approx(math.sqrt(2 / 16), rel=0.3)
     assert torch.equal(kaiming["embedding.weight"], one["embedding.weight"])
+    tripled = run_spec({**SMALL, "model.name": "someones", "init.scale": 3.0}, 0).setting.initial_weights(0)
+    assert torch.allclose(tripled["head.weight"], 3 * one["head.weight"])
 
 
 def test_dropout_of_torch_is_replaced_by_masks_of_the_run(mine):
@@ -347,13 +404,42 @@ def test_dropout_of_torch_is_replaced_by_masks_of_the_run(mine):
     assert not torch.equal(first, different)
 
 
+@pytest.mark.parametrize("kind", ["encoder", "tied", "buffer"])
+def test_a_module_with_what_modules_have_keeps_the_promises(mine, kind):
+    check_model("someones", model__kind=kind)
+
+
+def test_buffers_are_drawn_from_one_seed_and_the_global_generator_is_as_it_was(mine):
+    setting = run_spec({**SMALL, "model.name": "someones", "model.kind": "buffer"}, 0).setting
+    before = torch.get_rng_state()
+    first = dict(setting.model("cpu").named_buffers())["shift"]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(5)
+        assert torch.equal(dict(setting.model("cpu").named_buffers())["shift"], first)
+    assert torch.equal(dict(setting.started_model().named_buffers())["shift"], first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_head_is_declared_or_the_last_linear_map():
+    with torch.device("meta"):
+        both = nn.ModuleDict({"last": nn.Linear(3, 3), "first": Linear(3, 2, bias=False, role=Role.HEAD)})
+    assert {n: law.role for n, law in declarations(both).items() if n.endswith("weight")} == {
+        "last.weight": Role.HIDDEN,
+        "first.weight": Role.HEAD,
+    }
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (
-            "lstm",
-            r"model 'someones' fails on tokens \[3, 4\]: RuntimeError: Batching rule not implemented for aten::lstm",
-        ),
+        ("lstm", "body is an LSTM of torch.nn, which cannot be lifted over runs; take the model lstm"),
+        ("frozen", "embedding.weight asks for no gradient, but every parameter is trained; make it a buffer"),
+        ("numpy", "model 'someones', built twice from one seed, differs in head.weight; draw from PyTorch's"),
+        ("exit", r"model 'someones' fails with \{'kind': 'exit'\}: it calls sys.exit\(0\)"),
+        ("nothing", "it returns NoneType; a model returns an nn.Module"),
+        ("two", "model 'someones': it returns a tuple; a model returns its scores, one tensor"),
+        ("drop", "model 'someones' fails on tokens .*random operation.*: use nn.Dropout, whose masks are a run's own"),
+        ("inplace", "model 'someones' fails on tokens .*modified by an inplace operation"),
         ("batchnorm", r"the model has BatchNorm1d \(body\), which mixes the examples of a batch; use LayerNorm"),
         ("stray", "parameters without a role: stray; create them in a grokking.roles.Declaring"),
         ("scores", r"model 'someones' returns scores \[3, 2\]; they must be \[3, 7\]"),

@@ -144,6 +144,24 @@ def test_a_changed_optimizer_takes_its_own_options_and_leaves_the_rest():
     assert "optimizer.lr" in of_recipe("tveit2025", {"task.name": "mod_add"})
 
 
+def test_a_changed_task_keeps_the_options_that_it_also_has():
+    assert of_recipe("tveit2025", {"task.name": "gcd"})["task.p"] == 97
+    assert "task.p" not in of_recipe("tveit2025", {"task.name": "parity"})
+    assert (
+        run_spec({**of_recipe("tveit2025", {"task.name": "mod_add:31"}), "task.name": "mod_add:31"}, 0).setting.number(
+            "task.p"
+        )
+        == 31
+    )
+
+
+def test_without_its_transform_a_recipe_has_none_of_its_options():
+    for transforms in ("none", "grokfast_ma"):
+        own = {**of_recipe("grokfast2024", {"transforms": transforms}), "transforms": transforms}
+        assert run_spec(own, 0).setting.by_name["transforms"] == transforms
+    assert "transform.grokfast_ema.lamb" in of_recipe("grokfast2024", {"transforms": "clip_norm,grokfast_ema"})
+
+
 @pytest.mark.parses
 def test_recipes_are_listed_and_run_by_name(capsys, tmp_path):
     assert command_line(["list", "recipes"]) == 0

@@ -29,6 +29,30 @@ def projection(z):
     return (z - low).clamp_min(0)
 
 
+@pytest.mark.parametrize("name", losses)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_no_numbers_end_no_other_run(name, bad):
+    z, labels = torch.stack([scores_of(0), scores_of(1)]), torch.tensor([[0, 3, 8, 2, 2, 5]] * 2)
+    clean = vmap(losses[name].make)(z, labels)
+    z[1, 2] = bad
+    found = vmap(losses[name].make)(z, labels)
+    assert found[0] == clean[0]
+    assert not found[1].isfinite()
+    assert not SOFTMAXES["sparsemax"](z)[1, 2].isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted({"cross_entropy", "stablemax_cross_entropy", "sparsemax_loss"}))
+def test_a_loss_in_double_precision_is_one(name):
+    z, labels = scores_of(0, dtype=torch.float32), torch.tensor([0, 3, 8, 2, 2, 5])
+    assert losses[name].make(z, labels).dtype == torch.float32
+    assert losses[name].make(z, labels, float64=True).dtype == DOUBLE
+
+
+def test_sparsemax_of_many_scores_of_bfloat16_sums_to_one():
+    z = scores_of(0, classes=300, scale=0.01, dtype=torch.bfloat16)
+    assert (SOFTMAXES["sparsemax"](z).double().sum(-1) - 1).abs().max() < 4e-3
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 10.0])
 def test_sparsemax_is_the_projection_onto_the_simplex_and_entmaxs(scale):
     z = scores_of(0, scale=scale)

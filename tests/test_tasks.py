@@ -299,7 +299,10 @@ def test_text_is_windows_of_a_file_that_do_not_overlap(tmp_path):
         assert window == "".join(chr(first + k) for k in range(4))
         assert (first - 0x4E00) % 4 == 0
     assert len(np.unique(table.tokens[:, 0])) == 20
-    with pytest.raises(BadInput, match="examples = 26, but this text has 25 windows"):
+    with pytest.raises(
+        BadInput,
+        match=r"task.examples = 26, but the text of '.*book.txt' has 25 windows of 3 \+ 1 characters; allowed: 2 to 25",
+    ):
         tasks["text"].make(file=str(tmp_path / "book.txt"), context=3, examples=26)
 
 
@@ -313,9 +316,74 @@ def test_the_text_that_is_read_is_part_of_what_a_run_is(tmp_path):
     book.write_text("to be or not to be, that is a question.")
     after = run_spec(settings, 0)
     assert before.run_id != after.run_id
+    read = ["".join(sorted({word for word in spec.setting.table().vocabulary})) for spec in (before, after)]
+    assert ("." in read[0], "." in read[1]) == (False, True)
     assert before.row() | {"run_id": 0} == after.row() | {"run_id": 0}
-    with pytest.raises(BadInput, match="'text' has changed since this sweep began"):
+    with pytest.raises(BadInput, match="'text', or what it reads, has changed since this sweep began"):
         check_versions(before.setting)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "labels", "message"),
+    [
+        (
+            np.zeros((4, 1)),
+            np.zeros(4, int),
+            r"tokens are float64 \[4, 1\]; a table has integers \[example, position\]",
+        ),
+        ([[0], [1]], np.zeros(2, int), r"tokens are list; a table has integers"),
+        (np.zeros((2, 1), int), np.zeros(2), r"labels are float64 \[2\]; a table has integers \[example\]"),
+        (np.zeros((0, 1), int), np.zeros(0, int), r"tokens are int64 \[0, 1\]; .* two examples at least"),
+    ],
+)
+def test_a_table_of_something_else_than_integers_is_refused(tokens, labels, message):
+    with pytest.raises(BadInput, match=message):
+        Table(tokens, labels, ("a", "b"), 2, (Position(None, 0, 1),))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("/dev/zero", "'/dev/zero' is no regular file"), ("/no/such", "cannot be read as text: .*No such file")],
+)
+def test_a_text_that_is_no_file_is_refused(file, message):
+    with pytest.raises(BadInput, match=message):
+        run_spec({"task.name": "text", "task.file": file}, 0)
+
+
+def test_a_task_that_draws_is_refused_before_any_work(scratch_registry):
+    draws = iter(range(10))
+
+    @task
+    def restless(p: int = 7):
+        """x + y, and one more each time."""
+        at = next(draws)
+        return binary_operation(p, lambda x, y: (x + y + at) % p)
+
+    with pytest.raises(BadInput, match="task 'restless', made twice, has other examples or labels"):
+        run_spec({"task.name": "restless"}, 0)
+
+
+HASHES = {  # of small tables: whoever changes one of them changes what is stored under one run_id
+    **{
+        "mod_add": "ecb4b8a2",
+        "mod_sub": "d89f6d7b",
+        "mod_mul": "2733680e",
+        "mod_div": "f2c5c9a1",
+        "mod_cond": "30c1a493",
+    },
+    **{"mod_exp": "63a8ec3e", "mod_sum": "eb93bf90", "gcd": "7f2f6050", "poly": "383b3e0e", "mod_x2y2": "eaf8a4c8"},
+    **{"mod_x2xyy2": "383b3e0e", "mod_x2xyy2x": "1403978c", "mod_x3xy": "3a9d9cf6", "mod_x3xy2y": "d7c2b253"},
+    **{"s5": "838b9266", "s5conj": "c9893891", "s5aba": "e141d28e", "group": "c33230d1", "parity": "79aaa607"},
+    **{"sparse_parity": "f2c58c9d", "random_labels": "d53c4862", "mix": "7a89c38f"},
+}
+SIZES = {"group": {"of": "D4xC2"}, "parity": {"bits": 5}, "mod_sum": {"p": 5}, "sparse_parity": {"examples": 50}}
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_a_table_is_what_it_was(name):
+    own = SIZES.get(name, {"p": 7} if "p" in tasks[name].defaults else {})
+    table = tasks[name].make(**own)
+    assert hashlib.sha256(table.tokens.tobytes() + table.labels.tobytes()).hexdigest()[:8] == HASHES[name]
 
 
 # --- a task and its first option --------------------------------------------------------------------------------------
@@ -335,7 +403,7 @@ def test_the_first_option_may_stand_behind_the_name():
     [
         ({"task.name": "s5:3"}, "s5 has no options"),
         ({"task.name": "mod_add:x"}, "task.p = 'x'; allowed: integers"),
-        ({"task.name": "mod_add:23", "task.p": 7}, "task.p = 7; say it once"),
+        ({"task.name": "mod_add:23", "task.p": 7}, "task.p = 7 was said, too; say it once"),
         ({"task.name": "mod_ad:23"}, "unknown task 'mod_ad'; did you mean mod_add"),
     ],
 )

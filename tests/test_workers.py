@@ -222,7 +222,7 @@ def test_a_rule_edited_after_the_sweep_began_is_not_trained_under_the_old_name(t
     other = [replace(spec, setting=replace(setting, versions=changed)) for spec in four]
     prepare(tmp_path)
     (failure,) = execute([other], Terms(tmp_path), 1, ())
-    assert "has changed since this sweep began (source:0123, now 1); start it again" in failure.read_text()
+    assert "or what it reads, has changed since this sweep began; start it again" in failure.read_text()
     assert stored(tmp_path) == {}
 
 

@@ -27,7 +27,7 @@ def draw(
     Args:
         experiments: experiment files.
         scale: smoke, laptop or paper.
-        imports: your own tasks and optimizers: .py files or modules.
+        imports: what you wrote yourself (tasks, models, optimizers, …): .py files or modules.
         out: folder of the results.
         figures: folder that gets NAME.png, NAME.svg and NAME.csv.
         adopt: folder of published runs tables; runs found there by run_id are drawn too.

@@ -22,7 +22,7 @@ def status(
     Args:
         experiments: experiment files; none: the whole store.
         scale: smoke, laptop or paper.
-        imports: your own tasks and optimizers: .py files or modules.
+        imports: what you wrote yourself (tasks, models, optimizers, …): .py files or modules.
         out: folder of the results.
         verify: fast trusts units whose files have not been touched since they were hashed; full hashes all again.
     """
@@ -70,7 +70,7 @@ def export(
         format: csv or parquet (needs pyarrow).
         to: folder that gets runs.csv and curves.csv, or runs.parquet and curves.parquet.
         scale: smoke, laptop or paper.
-        imports: your own tasks and optimizers: .py files or modules.
+        imports: what you wrote yourself (tasks, models, optimizers, …): .py files or modules.
         out: folder of the results.
         adopt: folder of published runs tables; runs found there by run_id are exported too.
         verify: fast trusts units whose files have not been touched since they were hashed; full hashes all again.

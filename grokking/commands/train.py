@@ -40,7 +40,7 @@ def run(
         seeds: 3 or 0:5 (0 to 4) or 0:5,9.
         settings: any setting by its dotted name, such as optimizer.lr=0.02 model.width=64 train_fraction=0.5.
         steps: the budget, short for --set steps=N.
-        imports: your own tasks and optimizers: .py files or modules.
+        imports: what you wrote yourself (tasks, models, optimizers, …): .py files or modules.
         where: where, and how.
         as_json: one JSON object a line per run on stdout, and nothing else there.
         lr_range: a learning-rate range test, such as 1e-6:1: the rate rises from the one to the other over 1,000 steps (or
@@ -50,7 +50,7 @@ def run(
     from grokking.extensions import import_extensions
     from grokking.optim import optimizers
     from grokking.range_test import parse_range, settings_of_range
-    from grokking.recipes import of_recipe
+    from grokking.recipes import RECIPES, of_recipe
     from grokking.runs import run_spec
     from grokking.store import load, make_writable
 
@@ -58,11 +58,12 @@ def run(
     with contextlib.redirect_stdout(sys.stderr):
         import_extensions(imports)
     said = {"task.name": task, "optimizer.name": optimizer}
+    said |= {"steps": None if steps is None else str(steps)}
     changed = _told(settings, {name: value for name, value in said.items() if value is not None})
     own = {} if recipe is None else of_recipe(recipe, changed)
+    if recipe is not None and (dropped := sorted(set(RECIPES[recipe].settings) - set(own) - set(changed))):
+        print(f"grokking: {recipe} without its {', '.join(dropped)}, which were of what is changed", file=sys.stderr)
     chosen: dict[str, str | int | float] = {"task.name": "mod_add", "optimizer.name": "adamw", **own, **changed}
-    if steps is not None:
-        chosen["steps"] = steps
     if lr_range is not None:
         if as_json:
             raise BadInput("--lr-range draws a picture and says what it shows; leave --json out")
@@ -119,7 +120,10 @@ def _no_number(value: object) -> bool:
 
 
 def _sentence(row: dict[str, Any]) -> str:
-    start = f"{row['task.name']} {row['optimizer.name']} seed {row['seed']}:"
+    from grokking.tasks import tasks
+
+    first = next((f"{row[f'task.{option}']} " for option in tasks[row["task.name"]].defaults), "")
+    start = f"{row['task.name']} {first}{row['optimizer.name']} seed {row['seed']}:"
     if row["status"] == "generalized":
         memorized = f"memorised at step {row['steps_to_memorize']}, " if row["memorized"] else ""
         kept = f"sustained from {row['steps_to_sustain']}" if row["sustained"] else "not yet sustained at the budget"
@@ -146,7 +150,7 @@ def sweep(
     Args:
         experiments: experiment files.
         scale: smoke, laptop or paper.
-        imports: your own tasks and optimizers: .py files or modules.
+        imports: what you wrote yourself (tasks, models, optimizers, …): .py files or modules.
         where: where, and how.
         adopt: folder of published runs tables; runs found there by run_id are taken as done.
     """

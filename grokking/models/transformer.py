@@ -48,6 +48,8 @@ def transformer(
 ) -> nn.Module:
     """Transformer that reads the answer at the last position (Power et al. 2022 and successors).
 
+    `norm`: none, layernorm or rmsnorm; `positions`: learned, sinusoidal, rope or none; `activation`: relu, gelu, silu or
+    swiglu; `attention`: causal or bidirectional; `attention_softmax`: softmax, stablemax or sparsemax.
     `mlp_ratio`: width of the feed-forward over that of the model; 0: attention only.
     `norm_placement`: "pre", what attention and feed-forward read; "post", their sums with the residual stream; "stream", what
     attention reads and the residual stream itself before it, and what the feed-forward reads (the code of Grokfast).

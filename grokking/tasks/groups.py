@@ -12,7 +12,7 @@ from grokking.tasks import task
 from grokking.tasks.table import Integers, Table, operation_on
 
 MOST = 1_000  # elements: the table of examples has their square
-ALLOWED = "allowed: S3 (all permutations), A4 (even ones), D5 (symmetries of a polygon), C7 (rotations), and products such as S3xC2"
+ALLOWED = "allowed: S3 (all permutations), A4 (even ones), D5 (symmetries of a polygon, from D3 on), C7 (rotations), and products such as S3xC2"
 
 
 @task
@@ -55,12 +55,14 @@ def group(of: str = "S5", operation: str = "product") -> Table:
 
 def members(of: str) -> Integers:
     """The elements of a group as permutations [element, point], the neutral one first; `BadInput` where there is no such."""
-    parts = [re.fullmatch(r"([SADC])(\d{1,4})", part) for part in re.split("[x×]", of)]
-    if not all(parts):
-        raise BadInput(f"of = {of!r} is no group; {ALLOWED}")
+    parts = [re.fullmatch(r"([SADC])0*(\d{1,9})", part) for part in re.split("[x×]", of)]
     named = [(found[1], int(found[2])) for found in parts if found]
+    if not all(parts) or not all(order(kind, n) for kind, n in named):
+        raise BadInput(f"of = {of!r} is no group; {ALLOWED}")
     if (size := math.prod(order(kind, n) for kind, n in named)) > MOST or size < 2:
-        raise BadInput(f"of = {of!r} has {size:,} elements; allowed: 2 to {MOST:,}")
+        raise BadInput(
+            f"of = {of!r}: the group has {'one element' if size == 1 else f'{size:,} elements'}; allowed: 2 to {MOST:,}"
+        )
     factors = [MEMBERS[kind](n) for kind, n in named]
     points = np.cumsum([0, *(len(factor[0]) for factor in factors)])
     return np.array(
@@ -72,10 +74,11 @@ def members(of: str) -> Integers:
 
 
 def order(kind: str, n: int) -> int:
-    """How many elements it has; 0 where there is no such group."""
-    if kind in "SA":
-        return math.factorial(min(n, 20)) // (2 if kind == "A" and n > 1 else 1) if n else 0
-    return 2 * n if kind == "D" and n > 2 else n if kind == "C" else 0
+    """How many elements it has (of factorials beyond 20!, 20!); 0 where there is no such group here."""
+    factorial = math.factorial(min(n, 20))
+    if n < (3 if kind == "D" else 1):
+        return 0
+    return {"S": factorial, "A": max(factorial // 2, 1), "D": 2 * n, "C": n}[kind]
 
 
 def _alternating(n: int) -> list[Sequence[int]]:

@@ -25,9 +25,15 @@ def mix(of: str = "mod_add,mod_mul", p: int = 59) -> Table:
         raise BadInput(f"of = {of!r}; allowed: two different tasks at least, such as mod_add,mod_mul")
     tables = []
     for name in names:
+        if ":" in name:
+            raise BadInput(
+                f"of = {of!r}, but {name!r} has an option; parts of a mixture are names alone, such as mod_add,mod_mul"
+            )
         entry = tasks[name]
         if "p" not in entry.defaults or name == "mix":
-            raise BadInput(f"of = {of!r}, but {name!r} is no operation modulo p")
+            raise BadInput(
+                f"of = {of!r}, but {name!r} is no operation modulo p; allowed: such as mod_add, mod_x2y2, gcd"
+            )
         table = entry.make(p=p)
         if table.tokens.shape[1] != 4 or table.classes != p:
             raise BadInput(f"of = {of!r}, but {name!r} is no operation on two numbers")

@@ -56,13 +56,13 @@ def mod_x3xy2y(p: int = 59) -> Table:
 
 
 def polynomial(formula: str, p: int) -> Table:
-    """All values of the variables that the formula names, two at least, in the order x, y, z, w."""
+    """All values of the variables x, y, … up to the last one that the formula names, two at least."""
     if len(formula) > LONGEST:
         raise BadInput(f"formula has {len(formula)} characters; allowed: up to {LONGEST}")
     try:
         tree = ast.parse(formula.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise BadInput(f"formula = {formula!r} cannot be read; {ALLOWED}") from None
+        raise BadInput(f"formula = {formula!r} cannot be read; write 2*x for 2x and x**2 for x²; {ALLOWED}") from None
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     variables = VARIABLES[: max([2, *(VARIABLES.index(name) + 1 for name in found & set(VARIABLES))])]
 

@@ -10,6 +10,8 @@ from grokking.seeding import stream
 from grokking.tasks import task
 from grokking.tasks.table import MOST_EXAMPLES, Position, Table
 
+LARGEST = 2**27  # bytes of a file
+
 
 def _read(file: str) -> str:
     """The text of a file; by default the language reference that every CPython carries."""
@@ -17,8 +19,13 @@ def _read(file: str) -> str:
         from pydoc_data.topics import topics
 
         return "\n".join(topics[name] for name in sorted(topics))
+    path = Path(file)
     try:
-        return Path(file).read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise BadInput(f"file = {file!r} is no regular file")
+        if path.stat().st_size > LARGEST:
+            raise BadInput(f"file = {file!r} has {path.stat().st_size:,} bytes; allowed: up to {LARGEST:,}")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"file = {file!r} cannot be read as text: {error}") from None
 
@@ -43,8 +50,11 @@ def text(file: str = "", context: int = 16, examples: int = 8000) -> Table:
     coded = np.array([number[character] for character in characters], dtype=np.int64)
     windows = len(coded) // (context + 1)
     if not 2 <= examples <= min(windows, MOST_EXAMPLES):
+        most = min(windows, MOST_EXAMPLES)
+        allowed = f"allowed: 2 to {most:,}" if most > 1 else "take a longer text, or a smaller task.context"
         raise BadInput(
-            f"examples = {examples:,}, but this text has {windows:,} windows of {context} + 1 characters; allowed: 2 to so many"
+            f"task.examples = {examples:,}, but the text of {file or 'Python'!r} has {windows:,} windows of {context} + 1 characters; "
+            f"{allowed}"
         )
     chosen = coded[: windows * (context + 1)].reshape(windows, context + 1)[
         stream(0, "text").permutation(windows)[:examples]
