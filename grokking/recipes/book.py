@@ -8,10 +8,7 @@ end to end, where codes end each pass with a smaller one.
 import math
 from dataclasses import dataclass
 
-from grokking.errors import BadInput
-from grokking.optim.transforms import named
-from grokking.registry import Scalar, Settings, suggest
-from grokking.tasks import tasks
+from grokking.registry import Settings
 
 
 @dataclass(frozen=True)
@@ -24,55 +21,9 @@ class Recipe:
     open: str  # what it leaves open, and what stands here in its place
     code: str = ""  # what its code does otherwise
     published: str = ""  # steps to generalise, as published
-    within: tuple[float, float] | None = None  # the same as the first and the last of those steps
-    parameters: int | None = None  # of the model, as the source states it or its code has it, but for `excluded` ones
-    excluded: tuple[str, ...] = ()  # beginnings of names of parameters that are not counted
-
-
-def recipe(name: str) -> Recipe:
-    """The recipe of this name."""
-    if name not in RECIPES:
-        raise BadInput(f"unknown recipe {name!r}; {suggest(name, sorted(RECIPES))}")
-    return RECIPES[name]
-
-
-def published_steps(within: tuple[float, float] | None) -> str:
-    """When a recipe generalises, as published, in words."""
-    if within is None:
-        return "–"
-    first, last = within
-    if first == last:
-        return f"{first:,.0f}"
-    return (
-        f"after {first:,.0f}"
-        if last == math.inf
-        else f"by {last:,.0f}"
-        if first == 1
-        else f"{first:,.0f} to {last:,.0f}"
-    )
-
-
-def of_recipe(name: str, changed: Settings) -> dict[str, Scalar]:
-    """The settings of a recipe, without the options of what is changed for something else: another optimizer has its own.
-
-    Another task keeps those that it also has, such as p.
-    """
-    own = dict(recipe(name).settings)
-    for setting, value in changed.items():
-        kind = setting.removesuffix(".name")
-        if setting.endswith(".name") and own.get(setting) != value:
-            kept = _options_left(str(value)) if kind == "task" else []
-            own = {k: v for k, v in own.items() if not k.startswith(f"{kind}.") or k.removeprefix(f"{kind}.") in kept}
-    used = [
-        f"transform.{transform}." for transform in named(str(changed.get("transforms", own.get("transforms", "none"))))
-    ]
-    return {k: v for k, v in own.items() if not k.startswith("transform.") or k.startswith(tuple(used))}
-
-
-def _options_left(task: str) -> list[str]:
-    """The options of a task that its name, such as mod_add:59, does not tell."""
-    name, told, _ = task.partition(":")
-    return list(tasks[name].defaults)[bool(told) :]
+    within: tuple[float, float] | None = None  # the first and the last of these steps
+    parameters: int | None = None  # how many the model has, as the source states it or its code has it
+    excluded: tuple[str, ...] = ()  # beginnings of names of parameters that are not counted in it
 
 
 ADAMW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.beta1": 0.9, "optimizer.beta2": 0.98}
@@ -116,53 +67,57 @@ PERCEPTRON: Settings = {  # Prieto's
 
 RECIPES: dict[str, Recipe] = {
     "power2022": Recipe(
-        "Power et al. 2022, arXiv 2201.02177, appendix A.1.2 (most experiments); openai/grok",
-        {
+        source="Power et al. 2022, arXiv 2201.02177, appendix A.1.2 (most experiments); openai/grok",
+        settings={
             **{"task.name": "mod_div", "task.p": 97, "train_fraction": 0.5, "batch_size": 512, "steps": 100_000},
             **{**DECODER, **ADAMW, "optimizer.weight_decay": 1.0, "schedule.warmup": 10},
         },
-        "decoder of 2 layers, width 128, 4 heads, about 4·10⁵ parameters without embeddings; AdamW 1e-3, decay 1, β .9 .98, warm-up "
-        "10; batch 512 or half of the training set, if that is less; 10⁵ updates",
-        "initial weights, norms, positions: as in the code",
-        "loss and accuracy count the end token, too; one split for all seeds (random_state 0); one vocabulary of 239 for all tasks",
-        "below the budget of 10⁵",
-        (1, 100_000),
-        394_240,
-        ("embedding", "head"),
+        stated=(
+            "decoder of 2 layers, width 128, 4 heads, about 4·10⁵ parameters without embeddings; AdamW 1e-3, decay 1, β .9 .98, warm-up "
+            "10; batch 512 or half of the training set, if that is less; 10⁵ updates"
+        ),
+        open="initial weights, norms, positions: as in the code",
+        code="loss and accuracy count the end token, too; one split for all seeds (random_state 0); one vocabulary of 239 for all tasks",
+        published="below the budget of 10⁵",
+        within=(1, 100_000),
+        parameters=394_240,
+        excluded=("embedding", "head"),
     ),
     "power2022_fig1": Recipe(
-        "Power et al. 2022, figure 1: no weight decay",
-        {
+        source="Power et al. 2022, figure 1: no weight decay",
+        settings={
             **{"task.name": "mod_div", "task.p": 97, "train_fraction": 0.5, "batch_size": 512, "steps": 1_000_000},
             **{**DECODER, **ADAMW, "optimizer.name": "adam", "optimizer.weight_decay": 0.0, "schedule.warmup": 10},
         },
-        "Adam without weight decay, 10⁶ updates, 50 % of x / y mod 97; else as power2022",
-        "as power2022",
-        "its default is no weight decay, too, but 5 % of the data",
-        "training accuracy 1 before 10³ steps; validation begins to rise at 10⁵ and is near 1 at 10⁶",
-        (100_000, 1_000_000),
-        394_240,
-        ("embedding", "head"),
+        stated="Adam without weight decay, 10⁶ updates, 50 % of x / y mod 97; else as power2022",
+        open="as power2022",
+        code="its default is no weight decay, too, but 5 % of the data",
+        published="training accuracy 1 before 10³ steps; validation begins to rise at 10⁵ and is near 1 at 10⁶",
+        within=(100_000, 1_000_000),
+        parameters=394_240,
+        excluded=("embedding", "head"),
     ),
     "nanda2023": Recipe(
-        "Nanda et al. 2023, arXiv 2301.05217; progress-measures-paper, transformers.py",
-        {
+        source="Nanda et al. 2023, arXiv 2301.05217; progress-measures-paper, transformers.py",
+        settings={
             **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.3, "steps": 50_000, "loss.float64": True},
             **{**ONE_LAYER, **FULL_BATCH, **ADAMW, "optimizer.weight_decay": 1.0, "schedule.warmup": 10},
             **{"model.bias": True, "model.biased": "mlp", "model.outputs": "vocabulary"},
             **{"init.name": "normal", "init.std": 128**-0.5},
         },
-        "1 layer, width 128, 4 heads, MLP 512, ReLU, no norm, untied; x + y mod 113, 30 %; full batch, AdamW 1e-3, decay 1",
-        "β, warm-up, budget: as in the code; the loss in float64, as low precision brings slingshots (appendix D.2)",
-        "biases in the MLP alone; 114 outputs; its loss is called one of high precision, and casts to float32; the unembedding is drawn "
-        "N(0, 1 / 114), here N(0, 1 / 128)",
-        "about 10,000 (90 % in other hands: 10,017); with decay 1 between 5,000 and 10,000",
-        (5_000, 10_000),
-        226_816,
+        stated="1 layer, width 128, 4 heads, MLP 512, ReLU, no norm, untied; x + y mod 113, 30 %; full batch, AdamW 1e-3, decay 1",
+        open="β, warm-up, budget: as in the code; the loss in float64, as low precision brings slingshots (appendix D.2)",
+        code=(
+            "biases in the MLP alone; 114 outputs; its loss is called one of high precision, and casts to float32; the unembedding is drawn "
+            "N(0, 1 / 114), here N(0, 1 / 128)"
+        ),
+        published="about 10,000 (90 % in other hands: 10,017); with decay 1 between 5,000 and 10,000",
+        within=(5_000, 10_000),
+        parameters=226_816,
     ),
     "gromov2023": Recipe(
-        "Gromov 2023, arXiv 2301.02679",
-        {
+        source="Gromov 2023, arXiv 2301.02679",
+        settings={
             **{"task.name": "mod_add", "task.p": 97, "train_fraction": 0.49, "batch_size": 0, "steps": 50_000},
             **{"model.name": "mlp", "model.depth": 1, "model.width": 500, "model.inputs": "one_hot"},
             **{"model.activation": "quadratic", "loss.name": "squared_error", **CONSTANT},
@@ -170,32 +125,36 @@ RECIPES: dict[str, Recipe] = {
             **{"optimizer.name": "gradient_descent", "optimizer.lr": round(1e5 * MEAN_FIELD**2, 1)},
             **{"optimizer.weight_decay": 0.0},
         },
-        "f(x) = W₂ (W₁ x)² / (2 p N) with weights N(0, 1), squared error, full-batch gradient descent, no regularisation, 49 %",
-        "width 500 (as in d-doshi/Grokking, of a co-author); learning rate: 10⁵ in this parametrisation, as in intsystems/2026-Project-202,"
-        " where training takes 9,230 steps and validation 11,760; here weights are N(0, (2 p N)^-⅔), nothing stands before f, and the "
-        "rate is 10⁵ (2 p N)^-⅔, which gives the same steps",
+        stated="f(x) = W₂ (W₁ x)² / (2 p N) with weights N(0, 1), squared error, full-batch gradient descent, no regularisation, 49 %",
+        open=(
+            "width 500 (as in d-doshi/Grokking, of a co-author); learning rate: 10⁵ in this parametrisation, as in intsystems/2026-Project-202,"
+            " where training takes 9,230 steps and validation 11,760; here weights are N(0, (2 p N)^-⅔), nothing stands before f, and the "
+            "rate is 10⁵ (2 p N)^-⅔, which gives the same steps"
+        ),
         published="about 20,000 in figure 1 and 1,000 in figure 4, as intsystems/2026-Project-202 reads them; the rate is not stated",
         within=(1_000, 20_000),
         parameters=2 * 97 * 500 + 500 * 97,
     ),
     "omnigrok2023": Recipe(
-        "Liu et al. 2023, arXiv 2210.01117, modular addition; KindXiaoming/Omnigrok, mod-addition/grokking",
-        {
+        source="Liu et al. 2023, arXiv 2210.01117, modular addition; KindXiaoming/Omnigrok, mod-addition/grokking",
+        settings={
             **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.3, "steps": 15_000, "loss.float64": True},
             **{**ONE_LAYER, **FULL_BATCH, **ADAMW, "optimizer.weight_decay": 1.0, **CONSTANT, "init.scale": 1.0},
             **{"model.bias": True, "model.biased": "mlp", "model.outputs": "vocabulary"},
             **{"init.name": "normal", "init.std": 128**-0.5},
         },
-        "1-layer transformer of width 128, 4 heads, MLP 512, ReLU; p = 113, 30 %; rate 1e-3, decay 1; `init.scale` is their α",
-        "β and budget: as in the code",
-        "all in float64, here the loss alone; else nanda2023 without warm-up. Figure 7b has no decay and holds the norm at 0.8 of its "
-        "start in every step, which no setting here does",
+        stated="1-layer transformer of width 128, 4 heads, MLP 512, ReLU; p = 113, 30 %; rate 1e-3, decay 1; `init.scale` is their α",
+        open="β and budget: as in the code",
+        code=(
+            "all in float64, here the loss alone; else nanda2023 without warm-up. Figure 7b has no decay and holds the norm at 0.8 of its "
+            "start in every step, which no setting here does"
+        ),
         published="with the norm held at 0.8 of its start grokking is largely eliminated (figure 7b)",
         parameters=226_816,
     ),
     "grokfast2024": Recipe(
-        "Lee et al. 2024, arXiv 2405.20233; ironjr/grokfast, main.py",
-        {
+        source="Lee et al. 2024, arXiv 2405.20233; ironjr/grokfast, main.py",
+        settings={
             **{"task.name": "mod_mul", "task.p": 97, "train_fraction": 0.5, "batch_size": 512, "steps": 300_000},
             **{"model.name": "transformer", "model.depth": 2, "model.width": 128, "model.heads": 4},
             **{
@@ -211,18 +170,20 @@ RECIPES: dict[str, Recipe] = {
             **{"optimizer.weight_decay": 0.005, "transforms": "grokfast_ema"},
             **{"transform.grokfast_ema.alpha": 0.98, "transform.grokfast_ema.lamb": 2.0},
         },
-        "x · y mod 97, 50 %; decoder of 2 layers, width 128, 4 heads; Adam 1e-3, β .9 .98, warm-up 10; α .98, λ 2, decay .005",
-        "norms, biases, initial weights: as in the code",
-        "y begins at 1 (9,312 examples); attention reads a norm that also takes the place of the residual stream; attention begins "
-        "Xavier with biases of 0, here as linear maps do; a fifth position that is never read; the baseline has no decay, Grokfast's "
-        "rows have some",
-        "910 (EMA), 790 (MA), 39,890 (Adam without decay); one seed",
-        (910, 910),
-        99 * 128 + 4 * 128 + 2 * (12 * 128**2 + 13 * 128) + 256 + 99 * 128,
+        stated="x · y mod 97, 50 %; decoder of 2 layers, width 128, 4 heads; Adam 1e-3, β .9 .98, warm-up 10; α .98, λ 2, decay .005",
+        open="norms, biases, initial weights: as in the code",
+        code=(
+            "y begins at 1 (9,312 examples); attention reads a norm that also takes the place of the residual stream; attention begins "
+            "Xavier with biases of 0, here as linear maps do; a fifth position that is never read; the baseline has no decay, Grokfast's "
+            "rows have some"
+        ),
+        published="910 (EMA), 790 (MA), 39,890 (Adam without decay); one seed",
+        within=(910, 910),
+        parameters=99 * 128 + 4 * 128 + 2 * (12 * 128**2 + 13 * 128) + 256 + 99 * 128,
     ),
     "prieto2025": Recipe(
-        "Prieto et al. 2025, arXiv 2501.04697, figure 1; grokking-at-the-edge-of-numerical-stability",
-        {
+        source="Prieto et al. 2025, arXiv 2501.04697, figure 1; grokking-at-the-edge-of-numerical-stability",
+        settings={
             **{
                 "task.name": "mod_add",
                 "task.p": 113,
@@ -240,16 +201,16 @@ RECIPES: dict[str, Recipe] = {
             },
             **{"optimizer.beta1": 0.9, "optimizer.beta2": 0.999, "optimizer.eps": 1e-25, "optimizer.weight_decay": 0.0},
         },
-        "perceptron 226 → 200 → 200 → 113, ReLU; full batch, StableMax cross-entropy, no weight decay",
-        "rate, β₂ and ε: as in its scripts and defaults",
-        "no biases; figures 2a, 6b and 15a do not reproduce from its scripts (issues 6 to 11 of the repository)",
-        "within the 80,000 steps of figure 1",
-        (1, 80_000),
+        stated="perceptron 226 → 200 → 200 → 113, ReLU; full batch, StableMax cross-entropy, no weight decay",
+        open="rate, β₂ and ε: as in its scripts and defaults",
+        code="no biases; figures 2a, 6b and 15a do not reproduce from its scripts (issues 6 to 11 of the repository)",
+        published="within the 80,000 steps of figure 1",
+        within=(1, 80_000),
         parameters=226 * 200 + 200 * 200 + 200 * 113,
     ),
     "tveit2025": Recipe(
-        "Tveit et al. 2025, arXiv 2504.16041, by the code that it cites (stockeh/mlx-grokking, atveit/torch_grokking)",
-        {
+        source="Tveit et al. 2025, arXiv 2504.16041, by the code that it cites (stockeh/mlx-grokking, atveit/torch_grokking)",
+        settings={
             **{"task.name": "mod_div", "task.p": 97, "train_fraction": 0.8, "batch_size": 512, "steps": 15_000},
             **{
                 "model.name": "transformer",
@@ -273,20 +234,28 @@ RECIPES: dict[str, Recipe] = {
                 "schedule.warmup": 10,
             },
         },
-        "RoPE, RMSNorm, SiLU, dropout; AdamW with β .9 .98 or Muon; trained on 80 % of division and of addition, 70 % of "
-        "exponentiation, 50 % of gcd, of multiplication and of the parity of 10 bits",
-        "depth, width, heads, dropout, batch, rates, decay, warm-up, initial weights: nothing is stated, the cited code stands in; number "
-        "of runs; budget: about 1,000 epochs, at which figure 4 ends",
-        "50 % of division, 150 epochs; dropout in the feed-forward alone; rotary positions do nothing in the PyTorch port (the heads' "
-        "axis is rotated), here they are as in the MLX original, whose embeddings begin N(0, 1 / 128) and whose AdamW corrects no bias",
-        "153.09 epochs (AdamW), 102.89 (Muon), mean of six tasks, and up to about 872 (AdamW): 12,700 steps of division; cited code, "
-        "50 % of division: within 150 epochs (1,500 steps)",
-        (1, 12_700),
-        550_272,
+        stated=(
+            "RoPE, RMSNorm, SiLU, dropout; AdamW with β .9 .98 or Muon; trained on 80 % of division and of addition, 70 % of "
+            "exponentiation, 50 % of gcd, of multiplication and of the parity of 10 bits"
+        ),
+        open=(
+            "depth, width, heads, dropout, batch, rates, decay, warm-up, initial weights: nothing is stated, the cited code stands in; number "
+            "of runs; budget: about 1,000 epochs, at which figure 4 ends"
+        ),
+        code=(
+            "50 % of division, 150 epochs; dropout in the feed-forward alone; rotary positions do nothing in the PyTorch port (the heads' "
+            "axis is rotated), here they are as in the MLX original, whose embeddings begin N(0, 1 / 128) and whose AdamW corrects no bias"
+        ),
+        published=(
+            "153.09 epochs (AdamW), 102.89 (Muon), mean of six tasks, and up to about 872 (AdamW): 12,700 steps of division; cited code, "
+            "50 % of division: within 150 epochs (1,500 steps)"
+        ),
+        within=(1, 12_700),
+        parameters=550_272,
     ),
     "wang2026": Recipe(
-        "Wang 2026, arXiv 2607.20512",
-        {
+        source="Wang 2026, arXiv 2607.20512",
+        settings={
             **{"task.name": "mod_add", "task.p": 97, "train_fraction": 0.4, "steps": 10_000, **ONE_LAYER, **FULL_BATCH},
             **{"model.norm": "layernorm", "model.bias": True, **CONSTANT},
             **{
@@ -297,16 +266,20 @@ RECIPES: dict[str, Recipe] = {
             },
             **{"optimizer.momentum_form": "sum", "optimizer.adamw_lr": 1e-3, "optimizer.adamw_weight_decay": 1.0},
         },
-        "x + y mod 97, 40 %, [a, b, =]; 1 layer, 4 heads, width 128, biases; Muon at 1e-3 without Nesterov on hidden matrices, with a scale "
-        "of √max(1, out / in), AdamW on all else",
-        "batch and norm: by its count of 1.516e10 operations a step, about 6 · 3 tokens · 3,763 examples (all) · 224,000 parameters (here "
-        "223,969); AdamW's rate 1e-3; decay 1 on all, β .9 .98, momentum .95, ReLU, initial weights",
+        stated=(
+            "x + y mod 97, 40 %, [a, b, =]; 1 layer, 4 heads, width 128, biases; Muon at 1e-3 without Nesterov on hidden matrices, with a scale "
+            "of √max(1, out / in), AdamW on all else"
+        ),
+        open=(
+            "batch and norm: by its count of 1.516e10 operations a step, about 6 · 3 tokens · 3,763 examples (all) · 224,000 parameters (here "
+            "223,969); AdamW's rate 1e-3; decay 1 on all, β .9 .98, momentum .95, ReLU, initial weights"
+        ),
         published="Muon 1,750 ± 206, AdamW 2,388 ± 302 (8 seeds); to stay 1,750 and 4,932",
         within=(1_544, 1_956),
     ),
     "janati2026": Recipe(
-        "Janati et al. 2026, arXiv 2608.07436; Na00s/muon-grokking",
-        {
+        source="Janati et al. 2026, arXiv 2608.07436; Na00s/muon-grokking",
+        settings={
             **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.3, "steps": 100_000, "evaluation.every": 100},
             **{"evaluation.growth": 0.0, **ONE_LAYER, **FULL_BATCH, **CONSTANT, "init.name": "pytorch"},
             **{
@@ -317,31 +290,33 @@ RECIPES: dict[str, Recipe] = {
             },
             **{"optimizer.adamw_lr": 1e-3, "optimizer.adamw_beta2": 0.999, "optimizer.adamw_weight_decay": 1.0},
         },
-        "1 layer without norms and biases, 226,048 parameters; p = 113, 30 %, full batch; Muon .03, decay .1; AdamW on the rest, 1e-3 for "
-        "embeddings and 2.5e-4 for the unembedding, decay 1; β .9 .999",
-        "initial weights: as in the code. Here the unembedding has the rate of the embeddings",
-        "query, key and value are one matrix of 384 rows, whose update is orthogonalized and scaled (√3) as one, here three",
-        "95 % at six evaluations in a row: 5,300 to 5,400 (Muon, 5 seeds), 4,000 to 11,700 (AdamW alone, decay 3)",
-        (5_300, 5_400),
-        226_048,
+        stated=(
+            "1 layer without norms and biases, 226,048 parameters; p = 113, 30 %, full batch; Muon .03, decay .1; AdamW on the rest, 1e-3 for "
+            "embeddings and 2.5e-4 for the unembedding, decay 1; β .9 .999"
+        ),
+        open="initial weights: as in the code. Here the unembedding has the rate of the embeddings",
+        code="query, key and value are one matrix of 384 rows, whose update is orthogonalized and scaled (√3) as one, here three",
+        published="95 % at six evaluations in a row: 5,300 to 5,400 (Muon, 5 seeds), 4,000 to 11,700 (AdamW alone, decay 3)",
+        within=(5_300, 5_400),
+        parameters=226_048,
     ),
     "chou2025": Recipe(
-        "Chou 2025, Grokking Baseline Revisited; EIFY/grokking-at-the-edge-of-numerical-stability, branch talon, wd_experiments.sh",
-        {
+        source="Chou 2025, Grokking Baseline Revisited; EIFY/grokking-at-the-edge-of-numerical-stability, branch talon, wd_experiments.sh",
+        settings={
             **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.4, "steps": 400, "evaluation.every": 1},
             **{"evaluation.growth": 0.0, **PERCEPTRON, **FULL_BATCH, **CONSTANT, "model.inputs": "concatenated"},
             **{"model.embedding": 50, "optimizer.name": "adamw", "optimizer.lr": 0.05, "optimizer.weight_decay": 2.0},
             **{"optimizer.beta2": 0.99, "optimizer.eps": 1e-25, "threshold": 1.0},
         },
-        "embeddings of 50 for each operand, two hidden layers of 200, no biases; AdamW .05, decay 2; first epoch at 100 %",
-        "β₂ and ε: the defaults of its code; decay acts on embeddings, too (--all_reg)",
+        stated="embeddings of 50 for each operand, two hidden layers of 200, no biases; AdamW .05, decay 2; first epoch at 100 %",
+        open="β₂ and ε: the defaults of its code; decay acts on embeddings, too (--all_reg)",
         published="epoch 111, counted from 0 after the step: 112 steps, the best cell of a grid, one seed",
         within=(112, 112),
         parameters=113 * 50 + 100 * 200 + 200 * 200 + 200 * 113,
     ),
     "cesista2025": Recipe(
-        "Cesista 2025, Spectral clipping; leloykun.github.io",
-        {
+        source="Cesista 2025, Spectral clipping; leloykun.github.io",
+        settings={
             **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.4, "steps": 1_000, "evaluation.every": 1},
             **{"evaluation.growth": 0.0, **PERCEPTRON, **FULL_BATCH, **CONSTANT, "model.inputs": "concatenated"},
             **{"model.embedding": 113, "model.activation": "gelu", "precision": "bf16", "init.name": "orthogonal"},
@@ -354,15 +329,17 @@ RECIPES: dict[str, Recipe] = {
                 "optimizer.adamw_weight_decay": 0.0,
             },
         },
-        "embeddings of 113, concatenated, two hidden layers of 200, GELU, bfloat16, Muon on the linear layers; 64 seeds, 1,000 steps",
-        "share of the data: Prieto's 40 %; rates, momentum, initial weights, how embeddings are updated: ours; weights are stored in "
-        "bfloat16, here in float32 with computation in bfloat16; here without decay or any other bound",
+        stated="embeddings of 113, concatenated, two hidden layers of 200, GELU, bfloat16, Muon on the linear layers; 64 seeds, 1,000 steps",
+        open=(
+            "share of the data: Prieto's 40 %; rates, momentum, initial weights, how embeddings are updated: ours; weights are stored in "
+            "bfloat16, here in float32 with computation in bfloat16; here without decay or any other bound"
+        ),
         published="without a bound on the weights not within 1,000 steps; with one 227 to 800 steps (median of 64 seeds)",
         within=(1_000, math.inf),
     ),
     "lipschitz2025": Recipe(
-        "Newhouse et al. 2025, arXiv 2507.13338, the Shakespeare transformer, on modular addition",
-        {
+        source="Newhouse et al. 2025, arXiv 2507.13338, the Shakespeare transformer, on modular addition",
+        settings={
             **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.4, "steps": 2_000},
             **{
                 "model.name": "transformer",
@@ -375,9 +352,11 @@ RECIPES: dict[str, Recipe] = {
             **{"optimizer.name": "muon", "optimizer.scale": "spectral", "optimizer.orthogonalize": "you5"},
             **{"optimizer.matrices": "hidden+head", "optimizer.weight_decay": 0.0},
         },
-        "3 blocks of width 256, 4 heads, no norm, no biases, RoPE, GELU; Muon with You's five steps, also on the head",
-        "that is their language task: nothing is published on modular addition; batch, rates and warm-up are ours",
-        "residual streams (1 - a) x + a · block with a = 1 / 2L, attention with 1 / d and times a third, GELU / 1.1289, output matrices that "
-        "begin at 0, embeddings normalised by column, batch 64, bounds on the weights: none of these is here",
+        stated="3 blocks of width 256, 4 heads, no norm, no biases, RoPE, GELU; Muon with You's five steps, also on the head",
+        open="that is their language task: nothing is published on modular addition; batch, rates and warm-up are ours",
+        code=(
+            "residual streams (1 - a) x + a · block with a = 1 / 2L, attention with 1 / d and times a third, GELU / 1.1289, output matrices that "
+            "begin at 0, embeddings normalised by column, batch 64, bounds on the weights: none of these is here"
+        ),
     ),
 }
