@@ -15,7 +15,8 @@ def model(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     The module maps tokens [example, position] to class scores [example, table.classes]. It knows nothing of other runs: the
     engine lifts it over the run axis. Its parameters are created with `Declaring.declare`, or are those of modules of
     `torch.nn`, whose roles are known and which draw their initial weights themselves. Dropout of `torch.nn` is replaced by
-    ours, whose masks are the run's own; other buffers are constants.
+    ours, whose masks are the run's own (one module that is called twice in a step has one mask: make two); other buffers are
+    constants.
     """
     models.add(build, options(build, skip=1))
     return build
