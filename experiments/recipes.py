@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from grokking.plotting import COLORS, GREY, Drawing, caption, step_ticks, style
+from grokking.plotting import COLORS, GREY, Drawing, caption, steps_axis, style
 from grokking.publish import markdown_table
 from grokking.recipes import RECIPES, published_steps
 from grokking.registry import Settings
@@ -65,8 +65,8 @@ def draw(results: Results) -> Sequence[Drawing]:
         caption(
             figure,
             "Steps until validation accuracy reaches the recipe's threshold. Grey: as published (a dot: one number; an arrow: or "
-            "later). Blue: our runs, each a dot; triangles: not within our budget; small ticks: training set memorised. n as "
-            f"written. Trained on: {'; '.join(results.machines)}.",
+            "later; a bar from the left edge: by then). Blue: our runs, each a dot; triangles: not within our budget; small ticks: "
+            f"training set memorised. Trained on: {'; '.join(results.machines)}.",
         )
     tables = {"": table, "runs": runs.drop(columns=["recipe", "reached"])}
     return [Drawing("recipes", figure, tables, int(table["n"].min()), None, markdown)]
@@ -131,7 +131,6 @@ def verdict(reached: pd.Series, budget: int, within: tuple[float, float] | None)
 
 def _picture(figure: Figure, table: pd.DataFrame, runs: pd.DataFrame) -> None:
     axes = figure.subplots()
-    axes.set_xscale("log")
     lines = list(enumerate(table.to_dict("records")))
     for at, line in lines:
         low, high = line["published_first"], line["published_last"]
@@ -139,7 +138,7 @@ def _picture(figure: Figure, table: pd.DataFrame, runs: pd.DataFrame) -> None:
             axes.plot([low], [at], "o", ms=10, color=GREY, alpha=0.5, mew=0)
         elif not math.isnan(low):
             end = min(high, 2e6)
-            axes.plot([max(low, 40), end], [at, at], lw=9, color=GREY, alpha=0.35, solid_capstyle="butt")
+            axes.plot([max(low, 10), end], [at, at], lw=9, color=GREY, alpha=0.35, solid_capstyle="butt")
             if high == math.inf:
                 axes.plot([end], [at], ">", color=GREY, ms=9, alpha=0.5, mew=0)
         own = runs[runs["recipe"] == line["recipe"]]
@@ -148,11 +147,14 @@ def _picture(figure: Figure, table: pd.DataFrame, runs: pd.DataFrame) -> None:
         axes.plot(own["reached"].to_numpy()[done], y[done], "o", ms=4, color=COLORS["adamw"], mew=0)
         axes.plot(own["steps"].to_numpy()[~done], y[~done], "^", ms=5, color=COLORS["adamw"], mfc="none")
         axes.plot(own["steps_to_memorize"], y, "|", ms=5, color="black", mew=0.8)
-    names = [f"{line['recipe']} (n = {line['n']}): {line['verdict']}" for _, line in lines]
-    axes.set_yticks(range(len(lines)), names)
-    axes.invert_yaxis()
-    step_ticks(axes.xaxis)
-    axes.set_xlabel("steps (log)")
+        if at:
+            axes.axhline(at - 0.5, color="#E6E6E6", lw=0.6)
+        axes.annotate(line["verdict"], (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    axes.set_yticks(range(len(lines)), [f"{line['recipe']} (n = {line['n']})" for _, line in lines])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    axes.set_xlim(8, 3e6)
+    steps_axis(axes)
     axes.grid(axis="y", visible=False)
 
 
