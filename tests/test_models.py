@@ -379,14 +379,22 @@ def test_rotated_queries_and_keys_score_by_their_distance_alone(shift, half, see
     assert (scores(0) - same).abs().max() > 1e-3
 
 
-def test_rotation_multiplies_pairs_of_channels_by_a_phase():
+@pytest.mark.parametrize("base", [10_000, 1_000_000, 50])
+def test_rotation_multiplies_pairs_of_channels_by_a_phase(base):
     x = torch.from_numpy(stream(0, "test", "rope").standard_normal((5, 2, 6)))
     z = torch.complex(x[..., :3], x[..., 3:])
-    frequency = torch.tensor([10_000.0 ** (-pair / 3) for pair in range(3)], dtype=torch.float64)
+    frequency = torch.tensor([float(base) ** (-pair / 3) for pair in range(3)], dtype=torch.float64)
     phase = torch.polar(torch.ones(5, 3, dtype=torch.float64), torch.arange(5)[:, None] * frequency)
     turned = z * phase[:, None]
-    assert_close(rotate(x, torch.arange(5)), torch.cat([turned.real, turned.imag], dim=-1))
-    assert torch.equal(rotate(x, torch.arange(5))[0], x[0])
+    assert_close(rotate(x, torch.arange(5), base), torch.cat([turned.real, turned.imag], dim=-1))
+    assert torch.equal(rotate(x, torch.arange(5), base)[0], x[0])
+    model = (
+        models["transformer"].make(TABLES["mod_add(5)"], width=6, heads=1, positions="rope", rope_base=base).double()
+    )
+    attention = model.blocks[0].attention
+    attention.query.weight.data = torch.eye(6, dtype=torch.float64)
+    expected = rotate(x[:, :1] * 6**-0.5, torch.arange(5), base)
+    assert_close(attention.queries(x[:, 0], torch.arange(5)), expected)
 
 
 # --- dropout ----------------------------------------------------------------------------------------------------------

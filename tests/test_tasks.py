@@ -333,7 +333,7 @@ def test_the_text_that_is_read_is_part_of_what_a_run_is(tmp_path):
         ),
         ([[0], [1]], np.zeros(2, int), r"tokens are list; a table has integers"),
         (np.zeros((2, 1), int), np.zeros(2), r"labels are float64 \[2\]; a table has integers \[example\]"),
-        (np.zeros((0, 1), int), np.zeros(0, int), r"tokens are int64 \[0, 1\]; .* two examples at least"),
+        (np.zeros((0, 1), int), np.zeros(0, int), r"tokens are int64 \[0, 1\]; .* one example at least"),
     ],
 )
 def test_a_table_of_something_else_than_integers_is_refused(tokens, labels, message):

@@ -47,7 +47,7 @@ class Table:
                 what = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
                 wanted = "[example, position]" if axes == 2 else "[example]"
                 raise BadInput(
-                    f"{name} are {what}; a table has integers {wanted} as numpy arrays, two examples at least"
+                    f"{name} are {what}; a table has integers {wanted} as numpy arrays, one example at least"
                 )
         if self.tokens.shape != (len(self.labels), len(self.positions)):
             raise BadInput(
