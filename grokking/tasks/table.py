@@ -41,9 +41,7 @@ class Table:
     def __post_init__(self) -> None:
         values: dict[int, Integers] = {}  # what an operand is in every example
         for name, array, axes in (("tokens", self.tokens, 2), ("labels", self.labels, 1)):
-            if not (
-                isinstance(array, np.ndarray) and array.dtype.kind == "i" and array.ndim == axes and len(array) > 1
-            ):
+            if not (isinstance(array, np.ndarray) and array.dtype.kind == "i" and array.ndim == axes and len(array)):
                 what = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
                 wanted = "[example, position]" if axes == 2 else "[example]"
                 raise BadInput(
