@@ -69,10 +69,11 @@ def cast(name: str, value: Scalar, default: Scalar) -> Scalar:
             return str(value).lower() == "true"
         if kind is int and (float(value) != int(float(value)) or abs(float(value)) >= 2**31):
             raise ValueError
-        if kind is float and not math.isnan(float(value)):
-            return float(value) + 0.0  # -0.0 and 0.0 are one number
         if kind is float:
-            raise ValueError
+            checked_later = name in RANGES or name.split(".")[0] in PER_RUN
+            if math.isnan(float(value)) and not checked_later:
+                raise ValueError
+            return float(value) + 0.0  # -0.0 and 0.0 are one number
         if kind is str and not str(value).isprintable():
             raise ValueError
         return int(float(value)) if kind is int else str(value)

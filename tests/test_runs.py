@@ -210,8 +210,9 @@ def test_an_edited_initial_state_is_another_run(user_rule):
     assert user_rule("1.0").run_id != user_rule("1.0", slots="'velocity'").run_id
 
 
-def test_text_before_a_rule_does_not_make_it_another_run(user_rule):
-    assert user_rule("1.0").run_id == user_rule("1.0", before='"""A module."""\n\n').run_id
+def test_whatever_stands_in_the_file_of_a_rule_is_part_of_the_run(user_rule):
+    """A helper, a class, a constant: what the rule uses of them cannot be told from outside."""
+    assert user_rule("1.0").run_id != user_rule("1.0", before="TEMPO = 2\n\n").run_id
 
 
 def test_a_rule_that_breaks_on_its_first_update_is_refused_before_any_work(user_rule):
