@@ -400,7 +400,7 @@ def test_a_users_file_is_checked_listed_and_trained(tmp_path, capsys):
         str(tmp_path / "out"),
     ]
     assert command_line([*run, "--workers", "1", "--device", "cpu", "--set", *small]) == 0
-    assert "mod_add sign_momentum_a seed 0: " in capsys.readouterr().out
+    assert "mod_add:7 sign_momentum_a seed 0: " in capsys.readouterr().out
 
 
 @pytest.mark.parses
@@ -470,7 +470,7 @@ def test_every_optimizer_is_listed_with_formula_numbers_and_source(capsys):
 
 @pytest.mark.parses
 def test_every_name_is_known_before_anything_is_tried(tmp_path, capsys):
-    with pytest.raises(BadInput, match="unknown optimizer 'adamx'; did you mean adam"):
+    with pytest.raises(BadInput, match="nothing that can be checked is called 'adamx'; did you mean adam"):
         command_line(["check", "adamw", "adamx"])
     assert "pass" not in capsys.readouterr().out
     path = tmp_path / "own_class.py"

@@ -122,8 +122,8 @@ def _no_number(value: object) -> bool:
 def _sentence(row: dict[str, Any]) -> str:
     from grokking.tasks import tasks
 
-    first = next((f"{row[f'task.{option}']} " for option in tasks[row["task.name"]].defaults), "")
-    start = f"{row['task.name']} {first}{row['optimizer.name']} seed {row['seed']}:"
+    first = next((f":{row[f'task.{option}']}" for option in tasks[row["task.name"]].defaults), "")
+    start = f"{row['task.name']}{first} {row['optimizer.name']} seed {row['seed']}:"
     if row["status"] == "generalized":
         memorized = f"memorised at step {row['steps_to_memorize']}, " if row["memorized"] else ""
         kept = f"sustained from {row['steps_to_sustain']}" if row["sustained"] else "not yet sustained at the budget"
