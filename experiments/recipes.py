@@ -4,9 +4,9 @@ Claim      Each recipe's source says after how many steps, by its own criterion 
 Here       Each recipe as it stands, on a laptop: the longest budgets are cut (CUT), and runs end once they have stayed above the
            threshold for a quarter of the steps that they took to reach it.
 Definition Steps to the first evaluation with validation accuracy at the recipe's threshold (0.95; 1 for chou2025); for janati2026, as
-           there, to the first of six in a row. "as published" where all runs lie within the published steps, else how many do, or by which
-           factor the nearest run is sooner or later; "consistent so far" where none generalises within a budget that ends before the
-           published steps, "undecided" within one that ends among them.
+           there, to the first of six in a row. "as published" where all runs lie within the published steps (of one number: where runs lie
+           on both sides of it), else how many do, or by which factor the nearest run is sooner or later; "consistent so far" where none
+           generalises within a budget that ends before the published steps, "undecided" within one that ends among them.
 """
 
 import math
@@ -122,6 +122,8 @@ def verdict(reached: pd.Series, budget: int, within: tuple[float, float] | None)
         if budget <= first:  # no run could show more than that it is not sooner
             return "as published" if last == math.inf and budget == first else "consistent so far"
         return "undecided" if budget < last else "not reached here"
+    if first == last and found.min() <= first <= found.max():
+        return "as published"
     if inside:
         return "as published" if inside == len(reached) else f"{inside} of {len(reached)} as published"
     if found.max() < first:

@@ -299,6 +299,8 @@ def reached(*steps):
         ((None,), 1000, (1000, float("inf")), "as published"),
         ((500,), 1000, (1000, float("inf")), "sooner, by 2.0×"),
         ((500,), 1000, None, "nothing is published"),
+        ((800, 1100), 4000, (910, 910), "as published"),
+        ((1001, 1100), 4000, (910, 910), "later, by 1.1×"),
     ],
 )
 def test_what_is_said_of_a_recipe_follows_from_its_runs(steps, budget, within, said):
