@@ -18,7 +18,7 @@ FILES = [
     f"experiments/{name}.py"
     for name in (
         *("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity"),
-        *("transforms", "ablation_muon", "betas"),
+        *("transforms", "ablation_muon", "betas", "recipes"),
     )
 ]
 REPRODUCED = FILES[:2]
