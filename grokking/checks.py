@@ -136,7 +136,8 @@ def _refuse_draws(setting: Setting) -> None:
                 f"task {setting.name('task')!r}, made twice, has other examples or labels; draw from grokking.seeding.stream(0, …)"
             )
     if setting.of_users("model"):
-        first, second = (setting.model("cpu").state_dict() for _ in range(2))
+        built = [setting.model("cpu") for _ in range(2)]
+        first, second = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for m in built)
         differing = [name for name in first if not torch.equal(first[name].nan_to_num(), second[name].nan_to_num())]
         if differing:
             raise BadInput(

@@ -235,7 +235,9 @@ def _cohorts(missing: Sequence["RunSpec"], terms: "Terms", workers: int) -> list
 
 
 def _last_line(path: Path) -> str:
-    return path.read_text().strip().splitlines()[-1] if path.exists() else "and its traceback could not be written"
+    if not path.exists():
+        return "and its traceback could not be written"
+    return path.read_text().strip().splitlines()[-1].removeprefix("grokking.errors.BadInput: ")
 
 
 def _cores() -> int:

@@ -19,7 +19,7 @@ def parity(bits: int = 10) -> Table:
 
 @task
 def sparse_parity(bits: int = 40, relevant: int = 3, examples: int = 2000) -> Table:
-    """Parity of a few of many bits: so many different strings, drawn once and for all, as are the relevant places.
+    """Parity of the `relevant` ones of many bits; which they are, and `examples` different strings, are drawn once and for all.
 
     Prieto et al. 2025 have 3 of 43 bits and 2,000 examples.
     """
