@@ -9,12 +9,13 @@ from grokking.commands.draw import draw
 from grokking.commands.listing import list_
 from grokking.commands.look import export, status
 from grokking.commands.train import run, sweep
+from grokking.commands.tune import tune
 from grokking.errors import BadInput
 
 
 def command_line(arguments: list[str]) -> int:
     """Parse and run one command; returns its exit code."""
-    for flag in ("--set", "--import"):
+    for flag in ("--set", "--import", "--space"):
         if sum(word == flag or word.startswith(flag + "=") for word in arguments) > 1:  # the parser would take the last
             raise BadInput(f"{flag} is given twice; put all of its values behind one {flag}")
     from tyro.extras import subcommand_cli_from_dict
@@ -23,6 +24,7 @@ def command_line(arguments: list[str]) -> int:
         "list": list_,
         "run": run,
         "sweep": sweep,
+        "tune": tune,
         "draw": draw,
         "status": status,
         "export": export,

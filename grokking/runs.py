@@ -70,6 +70,11 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     return spec
 
 
+def defaults_in_use(settings: Settings) -> Settings:
+    """Everything that can be set beside these settings, with its default."""
+    return _in_use(told_by_the_name(settings))[1]
+
+
 def _in_use(settings: Settings) -> tuple[dict[str, Entry], dict[str, Scalar]]:
     """What is registered under the names in these settings, by kind, and the default of everything that can be set."""
     entries = {

@@ -17,7 +17,7 @@ from grokking.engine.batches import Batches
 from grokking.errors import Interrupted
 from grokking.execute.local import execute
 from grokking.execute.signals import Stop
-from grokking.execute.unit import Ended, Terms, train_unit
+from grokking.execute.unit import Terms, train_unit
 from grokking.runs import RunSpec, run_spec
 from grokking.store import load, prepare
 from grokking.tasks import split
@@ -116,12 +116,9 @@ def stopped(bench: Bench) -> str:
     terms = bench.fresh("stopped")
     for cohort in bench.cohorts:
         stop = Stop()
-
-        def report(steps: int, ended: Ended, trained: bool, stop: Stop = stop) -> None:
-            stop.code = 143 if trained else 0
-
         with contextlib.suppress(Interrupted):
-            train_unit(cohort, terms, report, stop)
+            for _, _, trained in train_unit(cohort, terms, stop):
+                stop.code = 143 if trained else 0
     return _continued(bench, "stopped", 2)
 
 

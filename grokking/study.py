@@ -6,9 +6,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from grokking.errors import BadInput
 from grokking.registry import Scalar, Settings
 from grokking.runs import RunSpec, run_spec
 from grokking.setting import Setting
+
+SHARDED = 8  # runs that stay together in one shard
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,23 @@ def plan(
         cuts = [len(group) * part // parts[setting] for part in range(parts[setting] + 1)]
         cohorts += [group[start:stop] for start, stop in itertools.pairwise(cuts)]
     return cohorts
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """`2/4` → (2, 4), the second of four; None is all of it."""
+    if text is None:
+        return 1, 1
+    first, _, last = text.partition("/")
+    shard, shards = (int(part) if part.isascii() and part.isdecimal() else 0 for part in (first, last))
+    if not 1 <= shard <= shards:
+        raise BadInput(f"shard = {text!r}; allowed: I/N with I from 1 to N, such as 2/4 for the second of four parts")
+    return shard, shards
+
+
+def shard_of(specs: Sequence[RunSpec], shard: int, shards: int) -> list[RunSpec]:
+    """The part of these runs that is the `shard`-th of `shards`, which together hold each run once.
+
+    It depends on the runs alone, neither on the machine nor on what is stored there: parts trained anywhere fit together.
+    Runs that would train side by side stay together, and every arm is spread over the parts, as some arms take longer.
+    """
+    return [spec for cohort in plan(specs, SHARDED, shards)[shard - 1 :: shards] for spec in cohort]

@@ -13,7 +13,7 @@ from tiny import runs
 from torch.overrides import TorchFunctionMode
 
 from grokking.commands.arguments import Where
-from grokking.commands.train import train
+from grokking.commands.training import train
 from grokking.engine import compiled as compiling
 from grokking.engine.cohort import Moving, power_of_two, start
 from grokking.engine.loop import begin, training
@@ -254,7 +254,9 @@ def test_a_compiled_step_takes_its_arguments_by_name_whatever_order_they_come_in
 
 def test_where_an_experiment_declares_it_steps_are_compiled_if_they_can_be(tmp_path, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr("grokking.execute.local.execute", lambda cohorts, terms, *_: seen.append(terms.compile) or [])
+    monkeypatch.setattr(
+        "grokking.execute.local.Local.train", lambda self, cohorts: seen.append(self.terms.compile) or []
+    )
     for compile, declared in (("declared", True), ("declared", False), ("off", True), ("on", False)):
         train(runs(1), Where(out=tmp_path, compile=compile), (), declared)
     assert seen == [True, False, False, True]

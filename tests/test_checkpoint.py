@@ -63,9 +63,9 @@ def train(folder, specs, at=None, between=None, **terms):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "advance", step)
         if at is None:
-            return train_unit(specs, Terms(folder, **terms), lambda *_: None, stop)
+            return list(train_unit(specs, Terms(folder, **terms), stop))
         with pytest.raises(Interrupted) as raised:
-            train_unit(specs, Terms(folder, **terms), lambda *_: None, stop)
+            list(train_unit(specs, Terms(folder, **terms), stop))
         assert raised.value.code == 143
         assert kept(folder, specs)[-1] == at
 
@@ -196,8 +196,7 @@ def test_seconds_and_steps_of_before_the_interruption_are_reported(tmp_path):
     specs = runs(1)
     train(tmp_path, specs, at=9)
     change(folder_of(tmp_path, specs) / "000000009", progress=lambda progress: {**progress, "seconds": 1000.0})
-    reports = []
-    train_unit(specs, Terms(tmp_path), lambda *report: reports.append(report), Stop())
+    reports = list(train_unit(specs, Terms(tmp_path), Stop()))
     assert reports[0] == (9, [], False)
     assert sum(steps for steps, _, _ in reports) == 16
     assert 1000 < json.loads((unit(tmp_path, specs) / "unit.json").read_text())["seconds"] < 1100

@@ -181,9 +181,8 @@ def test_a_row_of_a_diverged_run_is_stored_with_the_others(tmp_path):
 
 def test_reported_steps_and_what_ended_runs_left_add_up_to_every_budget(tmp_path):
     specs = [spec for spec in STUDY.specs() if spec.setting.name("optimizer") == "adamw"]
-    reports = []
     prepare(tmp_path)
-    train_unit(specs, Terms(tmp_path), lambda *report: reports.append(report), Stop())
+    reports = list(train_unit(specs, Terms(tmp_path), Stop()))
     rests = [rest for _, ended, _ in reports for rest, _ in ended]
     assert len(rests) == len(specs)
     assert sum(steps for steps, _, _ in reports) + sum(rests) == total_steps(specs)

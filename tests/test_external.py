@@ -10,7 +10,7 @@ import torch
 from tiny import TINY, arm
 
 from grokking.commands.arguments import Where
-from grokking.commands.train import train
+from grokking.commands.training import train
 from grokking.engine.cohort import start
 from grokking.engine.external import ExternalTrainer
 from grokking.engine.trainer import Trainer
@@ -104,13 +104,14 @@ def test_a_stopped_run_leaves_no_checkpoint_and_starts_again(tmp_path):
     prepare(tmp_path)
     terms, spec, stop = Terms(tmp_path, checkpoint_every=0.0), tiny("torch.optim.SGD"), Stop()
 
-    def report(steps, ended, trained):
-        stop.code = 130 if trained else stop.code
+    def stopped():
+        for _, _, trained in train_unit([spec], terms, stop):
+            stop.code = 130 if trained else stop.code
 
     with pytest.raises(Interrupted):
-        train_unit([spec], terms, report, stop)
+        stopped()
     assert not list(tmp_path.glob("checkpoints/*/*"))
-    train_unit([spec], terms, lambda *_: None, Stop())
+    assert list(train_unit([spec], terms, Stop()))
     assert load(tmp_path).runs["steps_trained"].tolist() == [16]
 
 

@@ -5,7 +5,7 @@ import torch
 from tiny import runs
 
 from grokking.commands.arguments import Where
-from grokking.commands.train import train
+from grokking.commands.training import train
 from grokking.engine.cohort import start
 from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput

@@ -107,7 +107,7 @@ def test_the_recipes_are_those_of_the_papers_and_each_says_what_it_is():
 def test_every_recipe_trains_on_its_own_task_without_a_warning(name, tmp_path):
     """With pytest, a warning is an error."""
     from grokking.commands.arguments import Where
-    from grokking.commands.train import train
+    from grokking.commands.training import train
     from grokking.store import load
 
     small = {"task.p": 13} if "task.p" in recipe(name).settings else {}
@@ -127,7 +127,7 @@ SMALL = {  # where the default is large
 @pytest.mark.parametrize("name", tasks)
 def test_every_task_trains_by_a_recipe_without_a_warning(name, tmp_path):
     from grokking.commands.arguments import Where
-    from grokking.commands.train import train
+    from grokking.commands.training import train
     from grokking.store import load
 
     own = {**of_recipe("tveit2025", {"task.name": name}), **SMALL.get(name, {"task.p": 13}), "task.name": name}

@@ -13,8 +13,10 @@ from tiny import runs
 
 from grokking.engine.trainer import Trainer
 from grokking.errors import Interrupted, Unwritable
-from grokking.execute import local, unit
-from grokking.execute.local import Job, Jobs, execute
+from grokking.execute import jobs as jobs_of
+from grokking.execute import unit
+from grokking.execute.jobs import Job, Jobs
+from grokking.execute.local import execute
 from grokking.execute.progress import Progress
 from grokking.execute.unit import Outcome, Terms
 from grokking.execute.workers import Worker
@@ -102,7 +104,7 @@ def rules(tmp_path):
 def test_a_worker_that_dies_is_replaced_and_what_always_crashes_it_is_listed(
     tmp_path, rules, four, undisturbed, monkeypatch, capfd
 ):
-    monkeypatch.setattr(local, "TRIES", 3)  # four processes that crash are enough
+    monkeypatch.setattr(jobs_of, "TRIES", 3)  # four processes that crash are enough
     killed, crashing = (
         runs(2, optimizer__name="workers_test_killed_once"),
         runs(2, optimizer__name="workers_test_segfault"),
@@ -139,7 +141,7 @@ def attempts(folder, specs, outcome):
         jobs, widths = Jobs(Terms(folder), deque([Job(list(specs))]), progress), []
         while jobs.waiting:
             job = jobs.waiting.popleft()
-            jobs.report(job, 4, [(0, "censored")], True)
+            jobs.hear(job, (4, [(0, "censored")], True))
             widths.append(len(job.specs))
             jobs.settle(job, outcome(job))
         assert (progress.bar.n, progress.ended) == (0, 0)

@@ -1,5 +1,6 @@
 """Arguments that several commands share, and reading them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -66,3 +67,19 @@ def parse_seeds(text: str) -> list[int]:
         if len(seeds) > MOST_SEEDS:
             raise BadInput(f"seeds = {text!r} are more than {MOST_SEEDS:,}; train them in several calls")
     return list(dict.fromkeys(seeds))
+
+
+def told(settings: Sequence[str], flags: Mapping[str, object]) -> dict[str, str]:
+    """What flags of their own say (None: nothing), and what `--set` says: `name=value`, each once."""
+    said = {name: str(value) for name, value in flags.items() if value is not None}
+    found: dict[str, str] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BadInput(f"--set {text!r} has no value; allowed: name=value, such as optimizer.lr=0.02")
+        if name in found or said.get(name, value) != value:
+            raise BadInput(
+                f"--set {name} = {value!r}, but {found.get(name, said.get(name))!r} was said too; say it once"
+            )
+        found[name] = value
+    return {**said, **found}

@@ -1,20 +1,18 @@
-"""`grokking run` and `grokking sweep`: train what is missing."""
+"""`grokking run` and `grokking sweep`: what is to be trained, and what became of it."""
 
 import contextlib
 import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from grokking.commands.arguments import HERE, Files, Imports, Set, Where, parse_seeds
+from grokking.commands.arguments import HERE, Files, Imports, Set, Where, parse_seeds, told
 from grokking.errors import BadInput
 
 if TYPE_CHECKING:
-    from grokking.execute.unit import Terms
     from grokking.runs import RunSpec
 
 
@@ -47,6 +45,7 @@ def run(
             --steps); says where the training loss falls fastest, is least and leaves, and draws it.
         figures: folder that gets the picture of a range test.
     """
+    from grokking.commands.training import train
     from grokking.extensions import import_extensions
     from grokking.optim import optimizers
     from grokking.range_test import parse_range, settings_of_range
@@ -57,9 +56,7 @@ def run(
     # Whatever a user's file prints is no part of what is asked for: on stdout stand the results.
     with contextlib.redirect_stdout(sys.stderr):
         import_extensions(imports)
-    said = {"task.name": task, "optimizer.name": optimizer}
-    said |= {"steps": None if steps is None else str(steps)}
-    changed = _told(settings, {name: value for name, value in said.items() if value is not None})
+    changed = told(settings, {"task.name": task, "optimizer.name": optimizer, "steps": steps})
     own = {} if recipe is None else of_recipe(recipe, changed)
     if recipe is not None and (dropped := sorted(set(RECIPES[recipe].settings) - set(own) - set(changed))):
         print(f"grokking: {recipe} without its {', '.join(dropped)}, which were of what is changed", file=sys.stderr)
@@ -82,21 +79,6 @@ def run(
         else:
             print(_sentence(row))
     return failed
-
-
-def _told(settings: Sequence[str], said: Mapping[str, str]) -> dict[str, str]:
-    """What flags of their own have `said`, and what `--set` says: `name=value`, each once."""
-    told: dict[str, str] = {}
-    for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise BadInput(f"--set {text!r} has no value; allowed: name=value, such as optimizer.lr=0.02")
-        if name in told or said.get(name, value) != value:
-            raise BadInput(
-                f"--set {name} = {value!r}, but {told.get(name, said.get(name))!r} was said too; say it once"
-            )
-        told[name] = value
-    return {**said, **told}
 
 
 def _show_range(out: Path, run_ids: Sequence[str], figures: Path) -> int:
@@ -144,6 +126,7 @@ def sweep(
     imports: Imports = (),
     where: Where = HERE,
     adopt: Path | None = None,
+    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None,
 ) -> int:
     """Train what is missing of one or more experiments.
 
@@ -153,11 +136,15 @@ def sweep(
         imports: what you wrote yourself (tasks, models, optimizers, …): .py files or modules.
         where: where, and how.
         adopt: folder of published runs tables; runs found there by run_id are taken as done.
+        shard: 2/4 trains the second of four parts that together are everything; stores merge by copying their units.
     """
+    from grokking.commands.training import train
     from grokking.experiment import open_experiment
     from grokking.extensions import import_extensions
     from grokking.store import adopted
+    from grokking.study import parse_shard, shard_of
 
+    part = parse_shard(shard)
     import_extensions(imports)
     known = adopted(adopt)
     if not experiments:
@@ -165,81 +152,9 @@ def sweep(
     opened = [open_experiment(path) for path in experiments]
     alike: dict[bool, dict[str, RunSpec]] = {}
     for experiment in opened:
-        own = {spec.run_id: spec for spec in experiment.specs(scale) if spec.run_id not in known}
-        alike.setdefault(scale in experiment.compile, {}).update(own)
-    return max(
-        train(list(specs.values()), where, (*imports, *experiments), declared) for declared, specs in alike.items()
-    )
-
-
-def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str], declared: bool = False) -> int:
-    """Train the runs that are not stored, in compiled steps if that is `declared` or asked for; 1 if something failed."""
-    from grokking.engine.checkpoint import discard
-    from grokking.engine.compiled import check_compiling, obstacle
-    from grokking.execute.local import choose_device, execute
-    from grokking.execute.unit import Terms
-    from grokking.store import prepare, set_aside_damaged, stored
-    from grokking.study import total_steps
-
-    where.check()
-    device = choose_device(where.device)
-    if device == "cpu" and any(spec.setting.by_name["precision"] == "tf32" for spec in specs):
-        raise BadInput("precision = 'tf32' exists on CUDA alone; allowed on a CPU: fp32, bf16")
-    if where.compile == "on":
-        check_compiling()
-    prepare(where.out)
-    set_aside_damaged(where.out)
-    known = stored(where.out)
-    missing = [spec for spec in specs if spec.run_id not in known]
-    if where.resume == "never":
-        discard(where.out, [spec.run_id for spec in missing])
-    compile = where.compile == "on" or (where.compile == "declared" and declared and device == "cpu" and bool(missing))
-    if compile and (why := obstacle()):
-        print(f"grokking: steps are not compiled, which takes longer: {why}", file=sys.stderr)
-        compile = False
-    # What "never" means is done once, above: a unit that is tried again does continue from its own checkpoint.
-    terms = Terms(where.out, device, compile, where.checkpoint_every, any_execution=where.resume == "anyway")
-    workers = 1 if device == "cuda" else where.workers or _cores()
-    cohorts = _cohorts(missing, terms, workers)
-    continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts)
-    for cohort in cohorts:
-        terms.checkpoints(cohort).refuse_unfit(terms.any_execution)
-    print(
-        f"grokking: {len(missing)} of {len(specs)} runs to train on {terms.device}, at most {total_steps(missing):,} steps"
-        + (f"; cohorts that continue from a checkpoint: {continued}" if continued else ""),
-        file=sys.stderr,
-    )
-    failures = execute(cohorts, terms, workers, imports) if cohorts else []
-    for path in failures:
-        print(f"grokking: a cohort failed: {_last_line(path)} (all of it in {path})", file=sys.stderr)
-    return 1 if failures else 0
-
-
-def _cohorts(missing: Sequence["RunSpec"], terms: "Terms", workers: int) -> list[list["RunSpec"]]:
-    """The plan of these runs: as wide as pays on this device, and as fits into each worker's share of its memory."""
-    import torch
-
-    from grokking.engine.checkpoint import started
-    from grokking.engine.memory import fitting, free_memory
-    from grokking.engine.trainer import places
-    from grokking.execute.local import widest
-    from grokking.study import plan
-
-    most, take = widest(terms.device, terms.compile), places(terms.device, terms.compile)
-    free = free_memory(torch.device(terms.device)) / workers
-
-    def fits(spec: "RunSpec") -> int:
-        return 1 if spec.setting.external else fitting(spec, most, free, take)
-
-    return plan(missing, most, workers, started(terms.folder), fits)
-
-
-def _last_line(path: Path) -> str:
-    if not path.exists():
-        return "and its traceback could not be written"
-    return path.read_text().strip().splitlines()[-1].removeprefix("grokking.errors.BadInput: ")
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        alike.setdefault(scale in experiment.compile, {}).update({s.run_id: s for s in experiment.specs(scale)})
+    code = 0
+    for declared, specs in alike.items():
+        own = [spec for spec in shard_of(list(specs.values()), *part) if spec.run_id not in known]
+        code = max(code, train(own, where, (*imports, *experiments), declared))
+    return code

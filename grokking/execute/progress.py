@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from grokking.execute.unit import Ended
+from grokking.execute.unit import Advance, Ended
 from grokking.runs import RunSpec
 from grokking.study import total_steps
 
@@ -42,7 +42,7 @@ class Progress:
         self.bar.update(sign * (steps + sum(rest for rest, _ in ended)))
         self._show()
 
-    def take_back(self, told: Sequence[tuple[int, Ended, bool]]) -> None:
+    def take_back(self, told: Sequence[Advance]) -> None:
         """What was added for a unit that is to be trained again."""
         for report in told:
             self.add(*report, sign=-1)

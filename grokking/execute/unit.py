@@ -6,7 +6,7 @@ import platform
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from grokking.setting import Setting, check_versions
 from grokking.store import METRICS, write_unit
 
 Ended = list[tuple[int, str]]  # (steps left of the budget, status) of each run that ended
-Report = Callable[[int, Ended, bool], None]  # (run-steps, runs that ended, were they trained just now)
+Advance = tuple[int, Ended, bool]  # run-steps done, runs that ended, and whether they were trained just now
 
 
 @dataclass(frozen=True)
@@ -75,20 +75,21 @@ class Outcome:
     text: str = ""
 
 
-def attempt(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Stop) -> Outcome:
-    """`train_unit`, with every error as an outcome; only `Interrupted` is raised."""
+def attempt(specs: Sequence[RunSpec], terms: Terms, stop: Stop) -> Iterator[Advance | Outcome]:
+    """`train_unit`, and at last how it ended, with every error as an outcome; only `Interrupted` is raised."""
     try:
-        train_unit(specs, terms, report, stop)
+        yield from train_unit(specs, terms, stop)
     except Unwritable as error:
-        return Outcome("unwritable", str(error))
+        yield Outcome("unwritable", str(error))
     except (Exception, SystemExit) as error:  # a user's rule may exit, which is a failure of it
         stop.check()  # a signal to the whole process group ends a compiler, too
-        return Outcome("memory" if out_of_memory(error) else "failed", traceback.format_exc())
-    return Outcome("stored")
+        yield Outcome("memory" if out_of_memory(error) else "failed", traceback.format_exc())
+    else:
+        yield Outcome("stored")
 
 
-def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Stop) -> None:
-    """Train these runs side by side, one CPU thread, and store them as one unit.
+def train_unit(specs: Sequence[RunSpec], terms: Terms, stop: Stop) -> Iterator[Advance]:
+    """Train these runs side by side, one CPU thread, and store them as one unit; says after every evaluation how far it is.
 
     One thread: results then depend neither on the number of cores nor on that of workers. When `stop` is set, the unit
     is saved at the next step boundary and `Interrupted` is raised.
@@ -106,7 +107,7 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
     unit, earlier = checkpoints.latest(trainer, terms.any_execution) or (begin(specs, trainer), 0.0)
     stop.check()
     resumed_at = before = unit.cohort.step
-    report(*_done_before(unit.records, before), False)
+    yield *_done_before(unit.records, before), False
 
     def boundary() -> None:
         if not (stop.code or checkpoints.due()):
@@ -121,7 +122,7 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, report: Report, stop: Sto
         stop.check()
 
     for snapshot in training(unit, trainer, boundary):
-        report((snapshot.step - before) * len(snapshot.records), left(snapshot.ended), True)
+        yield (snapshot.step - before) * len(snapshot.records), left(snapshot.ended), True
         before = snapshot.step
     seconds = earlier + time.perf_counter() - began
     info = {

@@ -14,12 +14,10 @@ from pathlib import Path
 
 from grokking.errors import Interrupted, notices_as_sentences
 from grokking.execute.signals import stoppable
-from grokking.execute.unit import Ended, Outcome, Terms, attempt
+from grokking.execute.unit import Advance, Outcome, Terms, attempt
 from grokking.extensions import import_extensions
 from grokking.runs import RunSpec
 from grokking.setting import Setting
-
-Message = tuple[int, Ended, bool] | Outcome
 
 
 class Worker:
@@ -43,9 +41,9 @@ class Worker:
         with contextlib.suppress(OSError):  # it died before: `hear` will say so
             self.connection.send(list(specs))
 
-    def hear(self) -> list[Message]:
+    def hear(self) -> list[Advance | Outcome]:
         """What it has said since: progress, and at last an outcome; "died" if it is no more."""
-        said: list[Message] = []
+        said: list[Advance | Outcome] = []
         try:
             while self.connection.poll():
                 said.append(self.connection.recv())
@@ -104,7 +102,8 @@ def _serve(connection: Connection, terms: Terms, imports: tuple[str, ...]) -> No
             while True:
                 stop.check()
                 specs = connection.recv()
-                connection.send(attempt(specs, terms, lambda *progress: connection.send(progress), stop))
+                for message in attempt(specs, terms, stop):
+                    connection.send(message)
         except (Interrupted, EOFError, BrokenPipeError):
             os._exit(0)  # everything is on disk; taking an interpreter with PyTorch down takes a second
 

@@ -1,0 +1,270 @@
+"""Does Optuna's TPE find better numbers than random search for the same steps, and do early rungs help?
+
+Not a sweep, as what a search tries next depends on what it has found: `make reproduce` leaves it out.
+
+    .venv/bin/python experiments/search_strategies.py [--repeats 20] [--budget 40000] [--out results] [--publish]
+
+Stand-in   steps = 100 × 10^(5a² + b²), a the decades of learning rate × decay from the best product and b those of their
+           ratio, both over √2: a valley along which the product is the same, as in AdamW's heat map; times a factor that
+           the seed draws; censored at the budget.
+Training   AdamW on x + y (mod 31), 60 % of the examples, a transformer of width 32; learning rate and decay over three decades
+           each, two tuning seeds a configuration, 600 steps a run.
+Strategies random and TPE, each without rungs and with one at a quarter of the budget, from which one in four goes on.
+Measure    Each strategy searches 20 times, with sampler and tuning seeds of its own (the same in all strategies), until so
+           many run-steps are spent. What its best configuration takes on ten seeds that no search saw; ratios to random
+           search are paired by repeat.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from tqdm import tqdm
+
+from grokking.commands.arguments import Where
+from grokking.commands.training import fill, open_store, opened
+from grokking.execute.jobs import Executor
+from grokking.execute.unit import machine
+from grokking.onset import Onset, outcome
+from grokking.plotting import Drawing, caption, save, step_ticks, style
+from grokking.publish import PUBLISHED, rewrite_documents
+from grokking.registry import Settings
+from grokking.runs import RunSpec
+from grokking.seeding import stream
+from grokking.store import METRICS, load, stored, write_unit
+from grokking.survival import paired_permutation_test, restricted_mean, restricted_mean_ratio
+from grokking.tuning.definition import Definition
+from grokking.tuning.search import Search
+from grokking.tuning.space import Range
+
+HORIZON = 600
+REAL: Settings = {
+    "task.name": "mod_add",
+    "task.p": 31,
+    "train_fraction": 0.6,
+    "model.width": 32,
+    "optimizer.name": "adamw",
+    "steps": HORIZON,
+}
+SPACE = (("optimizer.lr", Range(1e-4, 0.1)), ("optimizer.weight_decay", Range(0.03, 30.0)))
+STRATEGIES: dict[str, dict[str, str | tuple[int, ...]]] = {
+    "random": {"sampler": "random"},
+    "TPE": {"sampler": "tpe"},
+    "random, rung": {"sampler": "random", "rungs": (HORIZON // 4,)},
+    "TPE, rung": {"sampler": "tpe", "rungs": (HORIZON // 4,)},
+}
+FRESH = tuple(range(10))
+COLORS = {"random": "#999999", "TPE": "#0072B2", "random, rung": "#E69F00", "TPE, rung": "#D55E00"}
+BEST = (0.004, 3.0)  # of the stand-in
+SEEDS = 2  # for tuning
+
+
+def standin_steps(spec: RunSpec) -> int:
+    """Steps to generalise of this run in the stand-in, above the budget where it does not get there."""
+    hyper = dict(spec.hyper)
+    a, b = (math.log10(hyper[name] / best) for (name, _), best in zip(SPACE, BEST, strict=True))
+    a, b = (a + b) / math.sqrt(2), (a - b) / math.sqrt(2)
+    noise = stream(spec.seed, "stand-in").normal(0.0, 0.15)
+    return max(10, round(100 * 10 ** min(5 * a**2 + b**2, 4.0) * math.exp(noise)))
+
+
+def standin(folder: Path, specs: Sequence[RunSpec]) -> None:
+    """Store what the stand-in says of these runs, as if they had been trained."""
+    known = stored(folder)
+    rows, ends = [], []
+    for spec in specs:
+        if spec.run_id in known:
+            continue
+        steps, budget = standin_steps(spec), spec.setting.integer("steps")
+        done = steps <= budget
+        ends.append(min(budget, math.ceil(1.5 * steps)))
+        first = (steps, steps, steps if 1.5 * steps <= budget else None) if done else (None, None, None)
+        result = outcome(Onset(min(ends[-1], 60), *first), None, ends[-1], 512, 577)
+        accuracy = 1.0 if done else budget / steps
+        rows.append({**spec.row(), **result, **{f"final_{metric}": accuracy for metric in METRICS}})
+    if rows:
+        write_unit(folder, rows, [max(ends)], {metric: np.ones((1, len(rows))) for metric in METRICS}, {})
+
+
+def definition(strategy: str, repeat: int) -> Definition:
+    """The search of this strategy and repeat."""
+    seeds = tuple(1000 + SEEDS * repeat + at for at in range(SEEDS))
+    return Definition(tuple(sorted(REAL.items())), SPACE, seeds, sampler_seed=repeat, **STRATEGIES[strategy])  # type: ignore[arg-type]
+
+
+def searched(
+    out: Path, train: Callable[[Sequence[RunSpec]], None], repeats: int, budget: int, what: str
+) -> pd.DataFrame:
+    """All trials of all searches, and the configuration that each chose by then on fresh seeds, in `held_out`."""
+    tables = []
+    for strategy, repeat in tqdm([(s, r) for r in range(repeats) for s in STRATEGIES], desc=f"searches ({what})"):
+        own = definition(strategy, repeat)
+        with Search(out, own, train) as search:
+            while batch := search.batch(None, budget):
+                search.settle(batch)
+            table = search.table()
+        chosen = best_within(table, budget)
+        specs = replace(own, seeds=FRESH).runs(chosen)
+        train(specs)
+        runs = load(out, [spec.run_id for spec in specs], curves=False).runs
+        held_out = own.value(runs).value
+        tables.append(table.assign(strategy=strategy, repeat=repeat, held_out=held_out, problem=what))
+    return pd.concat(tables, ignore_index=True)
+
+
+def best_within(table: pd.DataFrame, budget: int) -> dict[str, float]:
+    """The best configuration among the trials that the budget paid for, the last batch in part."""
+    paid = table[table["spent"].cumsum() <= budget]
+    done = paid[paid["state"] == "complete"]
+    best = (done if len(done) else table[table["state"] == "complete"]).sort_values(["value", "trial"]).iloc[0]
+    return {name: float(best[name]) for name, _ in SPACE}
+
+
+def main(repeats: int = 20, budget: int = 40_000, out: Path = Path("results"), publish: bool = False) -> None:
+    """Search, compare, draw.
+
+    Args:
+        repeats: searches of each strategy.
+        budget: run-steps of each search.
+        out: folder of the results.
+        publish: maintainers: also to figures/published, and rewrite the documents.
+    """
+    with_standin = Where(out=out / "stand-in")
+    open_store(with_standin)
+    tables = [searched(with_standin.out, partial(standin, with_standin.out), repeats, budget, "stand-in")]
+    where = Where(out=out)
+    open_store(where)
+    with opened(where, (), declared=True) as executor:
+        tables.append(searched(out, partial(_train, executor=executor), repeats, budget, "mod_add, p = 31"))
+    drawn = drawing(pd.concat(tables, ignore_index=True), budget, f"{machine('cpu')}, compiled steps")
+    print(markdown(drawn.tables["summary"]))
+    for folder in (Path("figures"), *([PUBLISHED] if publish else [])):
+        print(save(drawn, folder)[0])
+    if publish:
+        (PUBLISHED / "search_strategies.md").write_text(markdown(drawn.tables["summary"]) + "\n")
+        rewrite_documents()
+
+
+def _train(specs: Sequence[RunSpec], executor: Executor) -> None:
+    if fill(specs, executor):
+        sys.exit("a cohort failed")
+
+
+def summary(trials: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Per problem and strategy: the best value on its own and on fresh seeds, and the ratio of the latter to random search."""
+    lines = []
+    for problem, own in trials.groupby("problem", sort=False):
+        found = {
+            strategy: np.array([_best_value(search, budget) for _, search in group.groupby("repeat")])
+            for strategy, group in own.groupby("strategy", sort=False)
+        }
+        held = {
+            s: group.groupby("repeat")["held_out"].first().to_numpy()
+            for s, group in own.groupby("strategy", sort=False)
+        }
+        for strategy, values in found.items():
+            here, random = held[strategy], held["random"]
+            mean = restricted_mean(here, np.ones(len(here), bool), HORIZON)
+            line = {"problem": problem, "strategy": strategy, "n": len(values), "tried": _tried(own, strategy, budget)}
+            line |= {"stopped": _tried(own, strategy, budget, "pruned"), "on_tuning_seeds": values.mean()}
+            line |= {"steps": mean.value, "steps_low": mean.low, "steps_high": mean.high}
+            if strategy != "random":
+                ratio = restricted_mean_ratio(here, random)
+                line |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
+                line |= {"p": paired_permutation_test(here, random).p_value}
+            lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _tried(own: pd.DataFrame, strategy: str, budget: int, state: str = "") -> float:
+    """Configurations per search, on average, that the budget paid for."""
+    group = own[own["strategy"] == strategy]
+    paid = group[group.groupby("repeat")["spent"].cumsum() <= budget]
+    return len(paid[paid["state"] == state] if state else paid) / group["repeat"].nunique()
+
+
+def _best_value(search: pd.DataFrame, steps: float) -> float:
+    """The best value on the tuning seeds after so many run-steps; the budget of a run before there is one."""
+    paid = search[(search["spent"].cumsum() <= steps) & (search["state"] == "complete")]
+    return float(paid["value"].min()) if len(paid) else float(HORIZON)
+
+
+def drawing(trials: pd.DataFrame, budget: int, trained_on: str) -> Drawing:
+    """Best so far against the run-steps spent, mean over the searches with its 95 % interval, per problem."""
+    table = summary(trials, budget)
+    problems = list(trials["problem"].unique())
+    with style():
+        figure = Figure(figsize=(5.2 * len(problems), 3.6), layout="constrained")
+        for axes, problem in zip(figure.subplots(1, len(problems), squeeze=False)[0], problems, strict=True):
+            _curves(axes, trials[trials["problem"] == problem], budget)
+            axes.set_title(problem)
+        repeats = trials["repeat"].nunique()
+        caption(
+            figure,
+            f"Best configuration so far on its own tuning seeds, mean of n = {repeats} searches and its 95 % t interval, against the "
+            f"run-steps spent. AdamW, learning rate 1e-4 to 0.1, weight decay 0.03 to 30, {SEEDS} seeds a configuration, asked for 8 at "
+            f"a time, {HORIZON} steps a run; rung: at {HORIZON // 4} steps, from which one in four goes on. Left: a function of both "
+            f"numbers instead of training. Trained on: {trained_on}.",
+        )
+    return Drawing("search_strategies", figure, {"": trials, "summary": table}, trials["repeat"].nunique())
+
+
+def _curves(axes: Axes, trials: pd.DataFrame, budget: int) -> None:
+    spent = np.linspace(budget / 100, budget, 100)
+    for strategy, group in trials.groupby("strategy", sort=False):
+        curves = np.array([[_best_value(search, s) for s in spent] for _, search in group.groupby("repeat")])
+        means = [restricted_mean(column, np.ones(len(column), bool), HORIZON) for column in curves.T]
+        color = COLORS[str(strategy)]
+        axes.plot(
+            spent,
+            [float(m.value or np.nan) for m in means],
+            color=color,
+            label=strategy,
+            ls="--" if "rung" in str(strategy) else "-",
+        )
+        low, high = ([getattr(m, side) or np.nan for m in means] for side in ("low", "high"))
+        axes.fill_between(spent, low, high, color=color, alpha=0.12, lw=0)
+    axes.set_yscale("log")
+    step_ticks(axes.yaxis)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,.0f}k" if value else "0"))
+    axes.set(xlabel="run-steps spent", ylabel="best mean steps to generalise (log)")
+    axes.legend()
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The summary as it stands in the documents."""
+    head = (
+        "problem",
+        "strategy",
+        "tried",
+        "stopped at the rung",
+        "best, tuning seeds",
+        "the same, fresh seeds",
+        "/ random",
+        "p",
+    )
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for line in table.to_dict("records"):
+        ratio = (
+            "1.00"
+            if np.isnan(line["ratio"])
+            else f"{line['ratio']:.2f} [{line['ratio_low']:.2f}, {line['ratio_high']:.2f}]"
+        )
+        p = "–" if np.isnan(line["p"]) else f"{line['p']:.2g}"
+        steps = f"{line['steps']:,.0f} [{line['steps_low']:,.0f}, {line['steps_high']:,.0f}]"
+        cells = [line["problem"], line["strategy"], f"{line['tried']:.0f}", f"{line['stopped']:.0f}"]
+        lines.append("| " + " | ".join([*cells, f"{line['on_tuning_seeds']:,.0f}", steps, ratio, p]) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,173 @@
+"""`grokking tune`: search for an optimizer's best numbers."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from grokking.commands.arguments import HERE, Imports, Set, Where, parse_seeds, told
+from grokking.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from grokking.runs import RunSpec
+    from grokking.tuning.definition import Definition
+
+NEEDS = (
+    "tune needs Optuna, which is not installed; pip install 'grokking-lab[tune]' (in a clone: pip install -e '.[tune]')"
+)
+
+
+def tune(
+    task: str | None = None,
+    optimizer: str | None = None,
+    recipe: str | None = None,
+    space: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=LOW:HIGH|VALUE,VALUE ...")] = (),
+    trials: int | None = None,
+    budget: float | None = None,
+    seeds: str = "1000:1003",
+    settings: Set = (),
+    steps: int | None = None,
+    sampler: Literal["tpe", "random", "grid"] = "tpe",
+    sampler_seed: int = 0,
+    batch: int = 8,
+    points: int = 4,
+    rungs: tuple[int, ...] = (),
+    reduction: int = 4,
+    objective: Literal["steps_to_generalize", "steps_to_sustain"] = "steps_to_generalize",
+    imports: Imports = (),
+    where: Where = HERE,
+    figures: Path = Path("figures"),
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> int:
+    """Search for the numbers with which runs generalise soonest; what is found is told, drawn and kept.
+
+    Configurations are asked for in batches and trained with all tuning seeds side by side. The search may be stopped, killed
+    and continued by the same command; with more --trials or --budget it goes on; the same command at once in several shells
+    or machines on one folder works on one search.
+
+    Args:
+        task: see `grokking list tasks`; mod_add if nothing says otherwise.
+        optimizer: see `grokking list optimizers`; adamw if nothing says otherwise.
+        recipe: the setting of a paper (see `grokking list recipes`); --task, --optimizer and --set change it.
+        space: what is searched: optimizer.lr=1e-4:1e-1 (even in the logarithm), optimizer.momentum=0.5:0.99:linear,
+            model.width=64,128 (choices); without it learning rate and weight decay around their defaults.
+        trials: how many configurations are tried in all; 40, unless --budget says when to stop.
+        budget: run-steps that may be spent: no batch is begun after that many.
+        seeds: the tuning seeds; keep them apart from those you report.
+        settings: any setting by its dotted name, the same in all runs.
+        steps: the budget of a run, short for --set steps=N.
+        sampler: tpe (Optuna's, multivariate), random or grid.
+        sampler_seed: another seed is another search.
+        batch: configurations that are asked for at once.
+        points: of each range, for the grid.
+        rungs: steps after which a batch is looked at, such as 100 400, and only its best part goes on (successive halving
+            on validation accuracy).
+        reduction: one in so many goes on from a rung.
+        objective: whose mean over the tuning seeds, restricted to the budget, is to be small.
+        imports: what you wrote yourself (tasks, models, optimizers, …): .py files or modules.
+        where: where, and how.
+        figures: folder that gets the picture of the search.
+        as_json: one JSON object a line per trial on stdout, and nothing else there.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("optuna") is None:
+        raise BadInput(NEEDS)
+    import contextlib
+
+    from grokking.extensions import import_extensions
+    from grokking.recipes import of_recipe
+    from grokking.runs import defaults_in_use
+    from grokking.store import make_writable
+    from grokking.tuning.definition import Definition
+    from grokking.tuning.space import around_defaults, parse_space
+
+    for name, limit in (("trials", trials), ("budget", budget)):
+        if limit is not None and not 0 < limit < float("inf"):
+            raise BadInput(f"{name} = {limit}; allowed: positive numbers")
+    with contextlib.redirect_stdout(sys.stderr):
+        import_extensions(imports)
+        changed = told(settings, {"task.name": task, "optimizer.name": optimizer, "steps": steps})
+        own = {} if recipe is None else of_recipe(recipe, changed)
+        chosen = {"task.name": "mod_add", "optimizer.name": "adamw", **own, **changed}
+        defaults = defaults_in_use(chosen)
+        axes = parse_space(space, defaults) if space else around_defaults({**defaults, **own})
+        chosen = {name: value for name, value in chosen.items() if name not in axes or name in changed}
+        definition = Definition(
+            tuple(sorted(chosen.items())),
+            tuple(axes.items()),
+            tuple(parse_seeds(seeds)),
+            objective,
+            sampler,
+            sampler_seed,
+            batch,
+            rungs,
+            reduction,
+            points,
+        )
+        definition.check()
+        make_writable(figures, "figures")
+        limit = 40 if trials is None and budget is None else trials
+        table, code = _search(definition, limit, None if budget is None else int(budget), where, imports)
+    return code or _tell(definition, table, as_json, where.out, figures)
+
+
+def _search(
+    definition: "Definition", trials: int | None, budget: int | None, where: Where, imports: tuple[str, ...]
+) -> tuple["pd.DataFrame", int]:
+    """Go on with the search until `trials` or the budget of run-steps are spent."""
+    from grokking.commands.training import check, fill, open_store, opened
+    from grokking.execute.signals import stoppable
+    from grokking.tuning.search import Search
+
+    check(definition.runs(definition.middle()), where)
+    open_store(where)
+    with stoppable() as stop, opened(where, imports, declared=False) as executor:
+
+        def train(specs: "Sequence[RunSpec]") -> None:
+            stop.check()
+            fill(specs, executor)
+            stop.check()
+
+        with Search(where.out, definition, train) as search:
+            print(f"grokking: the search {search.folder}: {search.so_far()}", file=sys.stderr)
+            while batch := search.batch(trials, budget):
+                stop.check()
+                if not search.settle(batch):
+                    print("grokking: nothing of a whole batch could be trained; the search ends", file=sys.stderr)
+                    return search.table(), 1
+                print(f"grokking: {search.so_far()}", file=sys.stderr)
+            return search.table(), 0
+
+
+def _tell(definition: "Definition", table: "pd.DataFrame", as_json: bool, out: Path, figures: Path) -> int:
+    """Say what was found, and draw it."""
+    from grokking.plotting import save
+    from grokking.tuning.search_figure import drawing
+
+    picture = save(drawing(definition, table), figures)[0]
+    if as_json:
+        for line in table.astype(object).where(table.notna(), None).to_dict("records"):
+            print(json.dumps(line, default=str))
+        return 0
+    done = table[table["state"] == "complete"].sort_values(["value", "trial"])
+    axes = list(dict(definition.space))
+    for line in done.head(5).to_dict("records"):
+        numbers = " ".join(f"{name}={line[name]}" for name in axes)
+        print(f"{line['value']:,.0f} steps ({line['generalized']} of {line['n']} generalise): {numbers}")
+    print(picture)
+    if len(done):
+        print("on seeds that did not choose it:\n  " + command(definition, done.iloc[0]))
+    return 0
+
+
+def command(definition: "Definition", line: Any) -> str:
+    """The command that runs a configuration on other seeds."""
+    chosen = {**dict(definition.settings), **{name: line[name] for name in dict(definition.space)}}
+    words = [f"--task {chosen.pop('task.name')}", f"--optimizer {chosen.pop('optimizer.name')}", "--seeds 0:10"]
+    return " ".join(["grokking run", *words, "--set", *(f"{name}={value}" for name, value in chosen.items())])

@@ -1,0 +1,1 @@
+"""Searching for an optimizer's best numbers, with the same means for every optimizer."""
