@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from grokking.errors import BadInput
 from grokking.registry import Scalar, Settings
 
@@ -24,11 +26,12 @@ class Range:
     def points(self, number: int) -> list[Scalar]:
         """So many of them, evenly spaced, both ends among them."""
         shares = [step / (number - 1) for step in range(number)] if number > 1 else [0.5]
-        if self.log:
-            values = [self.low ** (1 - share) * self.high**share for share in shares]
-        else:
-            values = [self.low + share * (self.high - self.low) for share in shares]
-        return list(dict.fromkeys(self.value(value) for value in values))
+        return list(dict.fromkeys(self.at(share) for share in shares))
+
+    def at(self, share: float) -> Scalar:
+        """What lies there between `low` (0) and `high` (1)."""
+        even = self.low + share * (self.high - self.low)
+        return self.value(self.low ** (1 - share) * self.high**share if self.log else even)
 
     def value(self, number: float) -> Scalar:
         """The number as it is tried."""
@@ -70,6 +73,11 @@ def grid_of(space: Space, number: int) -> list[dict[str, Scalar]]:
         dict(zip(space, values, strict=True))
         for values in itertools.product(*(axis.points(number) for axis in space.values()))
     ]
+
+
+def drawn(space: Mapping[str, Range], number: int, generator: np.random.Generator) -> list[dict[str, Scalar]]:
+    """So many configurations, each independent of the others and even over the space: a random search."""
+    return [{name: axis.at(generator.random()) for name, axis in space.items()} for _ in range(number)]
 
 
 def parse_space(texts: Iterable[str], defaults: Settings) -> dict[str, Axis]:
