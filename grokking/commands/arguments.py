@@ -1,5 +1,6 @@
 """Arguments that several commands share, and reading them."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ class Where:
     """seconds between checkpoints of a cohort (more, if they took over 5 % of the time); 0: only when stopped"""
     resume: str = "exact"
     """what to do with checkpoints: exact (continue; refuse those of another machine or PyTorch), anyway, never"""
+    executor: Literal["local", "ray"] = "local"
+    """who trains: worker processes of this machine, or the machines of a Ray cluster"""
+    ray_address: str | None = None
+    """of the cluster's head, such as 10.0.0.1:6379; without it Ray starts on this machine"""
 
     def check(self) -> None:
         """Raise `BadInput` where a value is not allowed."""
@@ -43,11 +48,20 @@ class Where:
             raise BadInput(
                 f"checkpoint_every = {self.checkpoint_every}; allowed: seconds from 0 on (0: only when stopped)"
             )
+        if self.ray_address is not None and self.executor != "ray":
+            raise BadInput(f"ray_address = {self.ray_address!r} is for --executor ray; say that too, or leave it out")
+        if self.executor == "ray" and importlib.util.find_spec("ray") is None:
+            raise BadInput(f"executor = 'ray' needs Ray, which is not installed; {install('ray')}")
         if self.resume not in RESUME:
             raise BadInput(f"resume = {self.resume!r}; allowed: {', '.join(RESUME)}")
 
 
 HERE = Where()
+
+
+def install(extra: str) -> str:
+    """How to get what an extra of this package needs."""
+    return f"pip install 'grokking-lab[{extra}]' (in a clone: pip install -e '.[{extra}]')"
 
 
 def parse_seeds(text: str) -> list[int]:

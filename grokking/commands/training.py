@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str], decl
     missing = [spec for spec in specs if spec.run_id not in known]
     if where.resume == "never":
         discard(where.out, [spec.run_id for spec in missing])
-    with opened(where, imports, declared and bool(missing)) as executor:
+    if not missing:  # then nobody has to be there
+        where = replace(where, executor="local", ray_address=None, compile="off")
+    with opened(where, imports, declared) as executor:
         return train_missing(missing, executor, len(specs))
 
 
@@ -36,10 +39,16 @@ def check(specs: Sequence["RunSpec"], where: Where) -> None:
     from grokking.execute.local import choose_device
 
     where.check()
-    if choose_device(where.device) == "cpu" and any(spec.setting.by_name["precision"] == "tf32" for spec in specs):
+    if where.executor == "local":
+        refuse_tf32(specs, choose_device(where.device))
+        if where.compile == "on":
+            check_compiling()
+
+
+def refuse_tf32(specs: Sequence["RunSpec"], device: str) -> None:
+    """Raise `BadInput` where a run asks for what a CPU does not have."""
+    if device == "cpu" and any(spec.setting.by_name["precision"] == "tf32" for spec in specs):
         raise BadInput("precision = 'tf32' exists on CUDA alone; allowed on a CPU: fp32, bf16")
-    if where.compile == "on":
-        check_compiling()
 
 
 def open_store(where: Where) -> None:
@@ -57,14 +66,23 @@ def opened(where: Where, imports: Sequence[str], declared: bool) -> Iterator["Ex
     from grokking.execute.local import Local, choose_device
     from grokking.execute.unit import Terms
 
+    # What "never" means is done once, by `train`: a unit that is tried again does continue from its own checkpoint.
+    terms = Terms(where.out, where.device, False, where.checkpoint_every, any_execution=where.resume == "anyway")
+    if where.executor == "ray":
+        from grokking.execute.ray import OnRay
+
+        compile = where.compile == "on" or (where.compile == "declared" and declared)
+        with OnRay(replace(terms, compile=compile), where.ray_address, where.workers, imports) as cluster:
+            if cluster.terms.device == "cuda" and where.compile != "on":
+                cluster.terms = replace(cluster.terms, compile=False)
+            yield cluster
+        return
     device = choose_device(where.device)
     compile = where.compile == "on" or (where.compile == "declared" and declared and device == "cpu")
     if compile and (why := obstacle()):
         print(f"grokking: steps are not compiled, which takes longer: {why}", file=sys.stderr)
         compile = False
-    # What "never" means is done once, by `train`: a unit that is tried again does continue from its own checkpoint.
-    terms = Terms(where.out, device, compile, where.checkpoint_every, any_execution=where.resume == "anyway")
-    with Local(terms, where.workers or _cores(), imports) as executor:
+    with Local(replace(terms, device=device, compile=compile), where.workers or _cores(), imports) as executor:
         yield executor
 
 
@@ -80,11 +98,11 @@ def train_missing(missing: Sequence["RunSpec"], executor: "Executor", of: int | 
     """Train these runs, the rest `of` so many; 1 if something failed."""
     from grokking.study import total_steps
 
-    cohorts = _cohorts(missing, executor)
     terms = executor.terms
+    refuse_tf32(missing, terms.device)
+    cohorts = _cohorts(missing, executor)
     continued = sum(terms.checkpoints(cohort).step() > 0 for cohort in cohorts)
-    for cohort in cohorts:
-        terms.checkpoints(cohort).refuse_unfit(terms.any_execution)
+    executor.refuse_unfit(cohorts)
     if of is not None:
         print(
             f"grokking: {len(missing)} of {of} runs to train on {terms.device}, at most {total_steps(missing):,} steps"

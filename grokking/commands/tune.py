@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from grokking.commands.arguments import HERE, Imports, Set, Where, parse_seeds, told
+from grokking.commands.arguments import HERE, Imports, Set, Where, install, parse_seeds, told
 from grokking.errors import BadInput
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def tune(
     import importlib.util
 
     if importlib.util.find_spec("optuna") is None:
-        raise BadInput(NEEDS)
+        raise BadInput(f"tune needs Optuna, which is not installed; {install('tune')}")
     import contextlib
 
     from grokking.extensions import import_extensions

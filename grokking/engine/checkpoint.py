@@ -22,7 +22,7 @@ from grokking.engine.cohort import Cohort, Moving, Tensors, filled
 from grokking.engine.loop import Training, Trains, begin
 from grokking.errors import BadInput, Notice, Unwritable
 from grokking.runs import RunSpec
-from grokking.store.sealed import Damaged, check, clear_abandoned, read, seal, set_aside
+from grokking.store.sealed import Content, Damaged, check, clear_abandoned, read, seal, set_aside
 from grokking.store.units import METRICS, unit_name
 
 FILES = ("cohort.safetensors", "progress.json")
@@ -58,21 +58,41 @@ class Checkpoints:
                 raise
             # Another sweep has just stored this unit and removed its checkpoints.
             self._put(f"{unit.cohort.step:09d}", files)
-        there = _steps(self.place)
-        ours = [path for path in there if int(path.name) <= unit.cohort.step]
-        for old in set(there) - set(ours[-KEPT:]):  # a later step than ours is from an attempt that was given up
-            shutil.rmtree(old, ignore_errors=True)
-        clear_abandoned(self.place)
+        self._forget_but(unit.cohort.step)
         cost = time.monotonic() - began
         self.spent += cost
         self.ready = time.monotonic() + max(self.every, cost * (1 - SHARE) / SHARE)
 
-    def _put(self, name: str, files: Mapping[str, bytes]) -> None:
+    def newest(self) -> tuple[str, Content] | None:
+        """The name and files of the last one that is intact, to be `receive`d elsewhere; None where nothing was saved."""
+        for path in reversed(_steps(self.place)):
+            try:
+                content = read(path)
+                check(content, FILES)
+            except (Damaged, OSError):
+                continue
+            return path.name, {name: content[name] for name in FILES}
+        return None
+
+    def receive(self, name: str, files: Content) -> None:
+        """Put what another store's `newest` gave into place; raises `Unwritable`."""
+        self._put(name, files)
+        self._forget_but(int(name))
+
+    def _put(self, name: str, files: Content) -> None:
         try:
             self.place.mkdir(exist_ok=True)  # but not its parents: a store that was removed is an error
         except OSError as error:
             raise Unwritable(f"cannot write {str(self.place)!r}: {error.strerror or error}") from error
         seal(self.place / name, files, accept=_opened)
+
+    def _forget_but(self, step: int) -> None:
+        """Keep this one and the one before it; a later one is from an attempt that was given up."""
+        there = _steps(self.place)
+        ours = [path for path in there if int(path.name) <= step]
+        for old in set(there) - set(ours[-KEPT:]):
+            shutil.rmtree(old, ignore_errors=True)
+        clear_abandoned(self.place)
 
     def latest(self, trainer: Trains, any_execution: bool = False) -> tuple[Training, float] | None:
         """The unit as last saved, and its seconds so far; None where nothing was.

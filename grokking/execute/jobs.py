@@ -27,6 +27,9 @@ class Executor(Protocol):
     def room(self) -> float:
         """Bytes of memory that each slot may fill."""
 
+    def refuse_unfit(self, cohorts: Sequence[list[RunSpec]]) -> None:
+        """Raise `BadInput` where a checkpoint of one of these cohorts cannot be continued here."""
+
     def train(self, cohorts: Sequence[list[RunSpec]]) -> list[Path]:
         """Train every cohort and store each as soon as it is done; returns the traceback files of those that failed.
 

@@ -59,6 +59,11 @@ class Local:
         """An equal share of what is free on the device."""
         return free_memory(torch.device(self.terms.device)) / self.slots
 
+    def refuse_unfit(self, cohorts: Sequence[list[RunSpec]]) -> None:
+        """See `Executor`."""
+        for cohort in cohorts:
+            self.terms.checkpoints(cohort).refuse_unfit(self.terms.any_execution)
+
     def train(self, cohorts: Sequence[list[RunSpec]]) -> list[Path]:
         """See `Executor`."""
         alone = self.slots == 1 or (len(cohorts) == 1 and not self.idle)
