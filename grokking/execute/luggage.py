@@ -1,5 +1,6 @@
 """A user's own files, carried to machines that do not have them."""
 
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -70,5 +71,9 @@ def _imported(luggage: Luggage) -> tempfile.TemporaryDirectory[str]:
         path = Path(place.name) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    folders = dict.fromkeys(name.partition("/")[0] for name, _ in luggage.files)
+    sys.path[:0] = [
+        str(Path(place.name) / folder) for folder in folders
+    ]  # before whatever the driver's path names here
     import_extensions([str(Path(place.name) / name) if name.endswith(".py") else name for name in luggage.imports])
     return place

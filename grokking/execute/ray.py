@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")  # without it, whoever reaches a
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
+import torch
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
 
 from grokking.engine.compiled import obstacle

@@ -176,18 +176,16 @@ class Search:
 
     def _abandoned(self) -> list[FrozenTrial]:
         """The whole of a batch that a dead driver left, finished trials included; its driver is this process from now on."""
-        trials = self._trials()
-        for trial in trials:
-            if trial.state != TrialState.RUNNING:
-                continue
-            batch = trial.user_attrs.get("batch")
-            if batch is None or set(trial.params) != set(self.distributions):  # its driver died while asking
+        for trial in self._trials():
+            asked = "batch" in trial.user_attrs and set(trial.params) == set(self.distributions)
+            if trial.state == TrialState.RUNNING and not asked:  # its driver died while asking, as nobody else does now
                 self._tell(trial, state=TrialState.FAIL)
-                continue
-            driver = self.folder / "drivers" / str(batch).partition("/")[0]
-            if driver.name == self.own or not self._take(driver):
-                continue
-            return [other for other in trials if other.user_attrs.get("batch") == batch]
+        trials = self._trials()
+        left = dict.fromkeys(trial.user_attrs["batch"] for trial in trials if trial.state == TrialState.RUNNING)
+        for batch in left:
+            driver = self.folder / "drivers" / batch.partition("/")[0]
+            if driver.name != self.own and self._take(driver):
+                return [trial for trial in trials if trial.user_attrs["batch"] == batch]
         return []
 
     def _take(self, driver: Path) -> bool:
