@@ -10,13 +10,18 @@ EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-install: .venv/installed  ## a virtual environment in .venv with the package and what its tests need
+install: .venv/installed  ## a virtual environment in .venv with the package
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing PyTorch ($(TORCH)): the longest part"
 	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/complete: .venv/installed  # and what tests, checks and the extras need, Ray among them
+	@echo "installing what the tests need"
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
 	@touch $@
 
@@ -29,20 +34,20 @@ reproduce: install  ## train and draw every figure on this machine: a first smal
 figures: install  ## draw again from what is stored, without training
 	$(BIN)/grokking draw $(EXPERIMENTS) --scale laptop
 
-test: install  ## the test suite
+test: .venv/complete  ## the test suite
 	$(BIN)/python -m pytest
 
-faults: install  ## kill, stop, corrupt and starve sweeps on purpose, and count what is lost (about half an hour)
+faults: .venv/complete  ## kill, stop, corrupt and starve sweeps on purpose, and count what is lost (about half an hour)
 	PYTHONPATH=tests $(BIN)/python -m faults
 
 bench: install  ## run-steps per second against a plain PyTorch loop, part by part (a quarter of an hour, on an idle machine)
 	$(BIN)/python experiments/throughput.py
 
-gpu: install  ## what needs a CUDA device: its tests, and run-steps per second at cohorts of 1 to 256
+gpu: .venv/complete  ## what needs a CUDA device: its tests, and run-steps per second at cohorts of 1 to 256
 	$(BIN)/python -m pytest -m gpu -n 0
 	$(BIN)/python experiments/throughput.py --device cuda --rounds 3
 
-check: install  ## format, lint, types, direction of imports
+check: .venv/complete  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

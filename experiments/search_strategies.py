@@ -36,7 +36,7 @@ from grokking.execute.jobs import Executor
 from grokking.execute.unit import machine
 from grokking.onset import Onset, outcome
 from grokking.plotting import Drawing, caption, save, step_ticks, style
-from grokking.publish import PUBLISHED, rewrite_documents
+from grokking.publish import PUBLISHED, interval, markdown_table, rewrite_documents
 from grokking.registry import Settings
 from grokking.runs import RunSpec
 from grokking.seeding import stream
@@ -235,7 +235,7 @@ def _curves(axes: Axes, trials: pd.DataFrame, budget: int) -> None:
         axes.fill_between(spent, low, high, color=color, alpha=0.12, lw=0)
     axes.set_yscale("log")
     step_ticks(axes.yaxis)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,.0f}k" if value else "0"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,g}k" if value else "0"))
     axes.set(xlabel="run-steps spent", ylabel="best mean steps to generalise (log)")
     axes.legend()
 
@@ -248,22 +248,21 @@ def markdown(table: pd.DataFrame) -> str:
         "tried",
         "stopped at the rung",
         "best, tuning seeds",
-        "the same, fresh seeds",
+        "it, fresh seeds",
         "/ random",
         "p",
     )
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for line in table.to_dict("records"):
-        ratio = (
-            "1.00"
-            if np.isnan(line["ratio"])
-            else f"{line['ratio']:.2f} [{line['ratio_low']:.2f}, {line['ratio_high']:.2f}]"
+        itself = pd.isna(line["ratio"])
+        rows.append(
+            [
+                *(line["problem"], line["strategy"], f"{line['tried']:.0f}", f"{line['stopped']:.0f}"),
+                *(f"{line['on_tuning_seeds']:,.0f}", interval(line, "steps")),
+                *("1.00" if itself else interval(line, "ratio", 2), "–" if itself else f"{line['p']:.2g}"),
+            ]
         )
-        p = "–" if np.isnan(line["p"]) else f"{line['p']:.2g}"
-        steps = f"{line['steps']:,.0f} [{line['steps_low']:,.0f}, {line['steps_high']:,.0f}]"
-        cells = [line["problem"], line["strategy"], f"{line['tried']:.0f}", f"{line['stopped']:.0f}"]
-        lines.append("| " + " | ".join([*cells, f"{line['on_tuning_seeds']:,.0f}", steps, ratio, p]) + " |")
-    return "\n".join(lines)
+    return markdown_table(head, rows)
 
 
 if __name__ == "__main__":

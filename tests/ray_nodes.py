@@ -7,10 +7,10 @@ after it have addresses of their own (127.0.0.2, …), so that no driver attache
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 # Otherwise Ray replaces 127.0.0.1 by the machine's outer address, where nothing of ours listens.
@@ -25,6 +25,7 @@ def environment():
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_worker_niceness": "0",
     }
 
 
@@ -37,12 +38,11 @@ def below(process):
     return found
 
 
-def kill(node):
-    """The node as if its power were cut: its raylet, then whatever that had started; by their ids, and nothing else."""
-    processes = [node["raylet"], *below(node["raylet"])]
-    for process in processes:
+def kill(process):
+    """A raylet and whatever it has started, as if their machine's power were cut; by their ids, and nothing else."""
+    for each in [process, *below(process)]:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+            os.kill(each, signal.SIGKILL)
 
 
 def serve():
@@ -63,8 +63,10 @@ def serve():
             break
         count += 1
         answer(cluster.add_node(**node, node_ip_address=f"127.0.0.{count}"))
-    cluster.shutdown()
-    time.sleep(0.1)
+    for child in below(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 if __name__ == "__main__":

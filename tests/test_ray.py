@@ -167,7 +167,7 @@ def test_a_cluster_that_grows_loses_a_node_and_is_stopped_trains_the_same_bits(n
     again = question / "again"
     process = sweep(question, again, *address, "--checkpoint-every", "0.2")
     until(lambda: len(working(nodes.notes)) == 2 and units(again) >= 1)
-    kill(second)
+    kill(second["raylet"])
     finished(process)
     assert table(again) == expected
     assert not list((again / "failures").iterdir())

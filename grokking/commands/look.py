@@ -7,6 +7,7 @@ from pathlib import Path
 
 from grokking.commands.arguments import Files, Imports
 from grokking.errors import BadInput
+from grokking.errors import words as words_of
 
 
 def status(
@@ -49,7 +50,21 @@ def status(
     for words, paths in (("started", begun), ("failed", failures(out, lambda: stored(out)))):
         if paths:
             print(f"{len(paths)} cohort{'s' * (len(paths) > 1)} {words}: {', '.join(map(str, paths))}")
+    for table in sorted((out / "searches").glob("*/trials.csv")):
+        print(f"search {table.parent.name}: {_found(table)} (all of it in {table})")
     return 0
+
+
+def _found(path: Path) -> str:
+    """What a search has found, by its table."""
+    import pandas as pd
+
+    try:
+        trials = pd.read_csv(path)
+        best = "" if trials["value"].isna().all() else f", the best {trials['value'].min():,.0f} steps"
+    except (OSError, ValueError, KeyError) as error:
+        return f"its table cannot be read: {words_of(error)}"
+    return f"{len(trials)} trials, {int(trials['spent'].sum()):,} run-steps{best}"
 
 
 def export(

@@ -1,5 +1,7 @@
 """A user's own files, carried to machines that do not have them."""
 
+import atexit
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -64,16 +66,15 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 @lru_cache(maxsize=1)
-def _imported(luggage: Luggage) -> tempfile.TemporaryDirectory[str]:
+def _imported(luggage: Luggage) -> Path:
     """The folder that they were imported from; it stays for as long as the process."""
-    place = tempfile.TemporaryDirectory(prefix="grokking-")
+    place = Path(tempfile.mkdtemp(prefix="grokking-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     for name, content in luggage.files:
-        path = Path(place.name) / name
+        path = place / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     folders = dict.fromkeys(name.partition("/")[0] for name, _ in luggage.files)
-    sys.path[:0] = [
-        str(Path(place.name) / folder) for folder in folders
-    ]  # before whatever the driver's path names here
-    import_extensions([str(Path(place.name) / name) if name.endswith(".py") else name for name in luggage.imports])
+    sys.path[:0] = [str(place / folder) for folder in folders]  # before whatever the driver's path names here
+    import_extensions([str(place / name) if name.endswith(".py") else name for name in luggage.imports])
     return place

@@ -47,7 +47,7 @@ def _progress(axes: Axes, definition: Definition, table: pd.DataFrame, done: pd.
         )
     axes.set_yscale("log")
     step_ticks(axes.yaxis)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,.0f}k" if value else "0"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,g}k" if value else "0"))
     axes.set(xlabel="run-steps spent", ylabel=f"mean {definition.objective.replace('_', ' ')} (log)")
     axes.axhline(definition.horizon, color=GREY, lw=0.8, ls=":")
     axes.legend(loc="best")
@@ -65,6 +65,7 @@ def _where(axes: Axes, name: str, axis: Axis, table: pd.DataFrame, done: pd.Data
         axes.plot([best[name] if numbers else str(best[name])], [best["value"]], "o", ms=8, mfc="none", color=ORANGE)
     if isinstance(axis, Range) and axis.log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.axhline(horizon, color=GREY, lw=0.8, ls=":")
     axes.set_xlabel(name)
 
@@ -80,4 +81,4 @@ def _caption(definition: Definition, table: pd.DataFrame) -> str:
     if definition.rungs:
         rungs = ", ".join(f"{rung:,}" for rung in definition.rungs)
         words += f" One in {definition.reduction} goes on from the rungs at {rungs} steps."
-    return words + " The best is chosen on the seeds that are shown: on others it is worse."
+    return words + " The best was chosen on the seeds that are shown; expect worse on others."
