@@ -7,6 +7,7 @@ need no common file system; what a lost machine was at continues elsewhere from 
 import contextlib
 import os
 import signal
+import socket
 import threading
 import time
 import warnings
@@ -34,8 +35,9 @@ from grokking.runs import RunSpec
 from grokking.store.sealed import seal
 from grokking.store.units import parse_unit
 
-GRACE = 3.0  # seconds for tasks to reach a step boundary and for their checkpoints to arrive
+GRACE = 2.5  # seconds for tasks to reach a step boundary and for their checkpoints to arrive
 POLL = 0.5
+REACHED = 5.0  # seconds within which a head answers
 
 
 class OnRay:
@@ -44,20 +46,20 @@ class OnRay:
     def __init__(self, terms: Terms, address: str | None, workers: int, imports: Sequence[str]) -> None:
         self.luggage = packed(imports)
         self.workers, self.terms, self.wanted = workers, terms, terms.device
-        self.address = address
+        self.address = address or os.environ.get("RAY_ADDRESS")
+        if self.address:
+            _refuse_unreachable(self.address)
 
     def __enter__(self) -> "OnRay":
+        here: dict[str, Any] = {} if self.address else {"num_cpus": self.workers or None, "include_dashboard": False}
         with _own_signals():
             try:
-                ray.init(
-                    self.address,
-                    **({} if self.address else {"num_cpus": self.workers or None, "include_dashboard": False}),
-                    namespace="grokking",
-                    logging_level="WARNING",
-                )
+                ray.init(self.address or "local", namespace="grokking", logging_level="WARNING", **here)
             except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-                hint = "; a cluster with a token needs the same one here, see Scaling out in README.md"
-                raise BadInput(f"no Ray cluster at {self.address!r}: {_first_line(error)}{hint}") from None
+                raise BadInput(
+                    f"no Ray cluster at {self.address or 'this machine'!r}: {_first_line(error)}; a cluster with a token needs "
+                    "the same one here, see Scaling out in README.md"
+                ) from None
         total = ray.cluster_resources()
         gpus = int(total.get("GPU", 0))
         if self.wanted == "cuda" and not gpus:
@@ -224,6 +226,21 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raise `BadInput` now where Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not (address == "auto" or (host and port.isdecimal())):
+        raise BadInput(
+            f"ray_address = {address!r}; allowed: HOST:PORT of a cluster's head, such as 10.0.0.1:6379, or auto"
+        )
+    if address == "auto":
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACHED).close()
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"no Ray cluster at {address!r}: {error}; `ray start --head` says the address") from None
 
 
 def _first_line(error: BaseException) -> str:
