@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ from grokking.registry import Settings
 from grokking.runs import RunSpec
 from grokking.seeding import stream
 from grokking.store import METRICS, load, stored, write_unit
-from grokking.survival import paired_permutation_test, restricted_mean, restricted_mean_ratio
+from grokking.survival import holm, paired_permutation_test, restricted_mean, restricted_mean_ratio
 from grokking.tuning.definition import Definition
 from grokking.tuning.search import Search
 from grokking.tuning.space import Range
@@ -160,8 +161,8 @@ def _train(specs: Sequence[RunSpec], executor: Executor) -> None:
 
 
 def summary(trials: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Per problem and strategy: the best value on its own and on fresh seeds, and the ratio of the latter to random search."""
-    lines = []
+    """Per problem and strategy: the best value on its own and on fresh seeds, and the ratio of each to random search."""
+    lines: list[dict[str, Any]] = []
     for problem, own in trials.groupby("problem", sort=False):
         found = {
             strategy: np.array([_best_value(search, budget) for _, search in group.groupby("repeat")])
@@ -171,17 +172,21 @@ def summary(trials: pd.DataFrame, budget: int) -> pd.DataFrame:
             s: group.groupby("repeat")["held_out"].first().to_numpy()
             for s, group in own.groupby("strategy", sort=False)
         }
+        first = len(lines)
         for strategy, values in found.items():
-            here, random = held[strategy], held["random"]
-            mean = restricted_mean(here, np.ones(len(here), bool), HORIZON)
+            mean = restricted_mean(held[strategy], np.ones(len(values), bool), HORIZON)
             line = {"problem": problem, "strategy": strategy, "n": len(values), "tried": _tried(own, strategy, budget)}
             line |= {"stopped": _tried(own, strategy, budget, "pruned"), "on_tuning_seeds": values.mean()}
             line |= {"steps": mean.value, "steps_low": mean.low, "steps_high": mean.high}
-            if strategy != "random":
-                ratio = restricted_mean_ratio(here, random)
-                line |= {"ratio": ratio.value, "ratio_low": ratio.low, "ratio_high": ratio.high}
-                line |= {"p": paired_permutation_test(here, random).p_value}
+            for name, table in (("tuning", found), ("fresh", held)) if strategy != "random" else ():
+                ratio = restricted_mean_ratio(table[strategy], table["random"])
+                line |= {f"{name}_ratio": ratio.value, f"{name}_ratio_low": ratio.low, f"{name}_ratio_high": ratio.high}
+                line |= {f"{name}_p": paired_permutation_test(table[strategy], table["random"]).p_value}
             lines.append(line)
+        for name in ("tuning_p", "fresh_p"):  # Holm over the strategies that are compared with random search
+            adjusted = holm([line[name] for line in lines[first + 1 :]])
+            for line, p in zip(lines[first + 1 :], adjusted, strict=True):
+                line[name] = p
     return pd.DataFrame(lines)
 
 
@@ -242,27 +247,20 @@ def _curves(axes: Axes, trials: pd.DataFrame, budget: int) -> None:
 
 def markdown(table: pd.DataFrame) -> str:
     """The summary as it stands in the documents."""
-    head = (
-        "problem",
-        "strategy",
-        "tried",
-        "stopped at the rung",
-        "best, tuning seeds",
-        "it, fresh seeds",
-        "/ random",
-        "p",
-    )
+    head = ("problem", "strategy", "configurations", "stopped at the rung", "best, tuning seeds", "/ random (p, Holm)")
     rows = []
     for line in table.to_dict("records"):
-        itself = pd.isna(line["ratio"])
+        ratios = [
+            "1.00" if pd.isna(line[f"{name}_p"]) else f"{interval(line, f'{name}_ratio', 2)} ({line[f'{name}_p']:.2g})"
+            for name in ("tuning", "fresh")
+        ]
         rows.append(
             [
                 *(line["problem"], line["strategy"], f"{line['tried']:.0f}", f"{line['stopped']:.0f}"),
-                *(f"{line['on_tuning_seeds']:,.0f}", interval(line, "steps")),
-                *("1.00" if itself else interval(line, "ratio", 2), "–" if itself else f"{line['p']:.2g}"),
+                *(f"{line['on_tuning_seeds']:,.0f}", ratios[0], interval(line, "steps"), ratios[1]),
             ]
         )
-    return markdown_table(head, rows)
+    return markdown_table((*head, "it, fresh seeds", "/ random (p, Holm)"), rows)
 
 
 if __name__ == "__main__":
