@@ -86,6 +86,6 @@ def shard_of(specs: Sequence[RunSpec], shard: int, shards: int) -> list[RunSpec]
     """The part of these runs that is the `shard`-th of `shards`, which together hold each run once.
 
     It depends on the runs alone, neither on the machine nor on what is stored there: parts trained anywhere fit together.
-    Runs that would train side by side stay together, and every arm is spread over the parts, as some arms take longer.
+    Runs that would train side by side stay together, and neighbours of those go to different parts, as some arms take longer.
     """
     return [spec for cohort in plan(specs, SHARDED, shards)[shard - 1 :: shards] for spec in cohort]

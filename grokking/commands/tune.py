@@ -1,6 +1,7 @@
 """`grokking tune`: search for an optimizer's best numbers."""
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,8 @@ def tune(
         space: what is searched: optimizer.lr=1e-4:1e-1 (even in the logarithm), optimizer.momentum=0.5:0.99:linear,
             model.width=64,128 (choices); without it learning rate and weight decay around their defaults.
         trials: how many configurations are tried in all; 40, unless --budget says when to stop.
-        budget: run-steps that may be spent: no batch is begun after that many.
+        budget: run-steps that may be spent: no batch is begun after that many, and what the last one takes beyond them
+            is not counted.
         seeds: the tuning seeds; keep them apart from those you report.
         settings: any setting by its dotted name, the same in all runs.
         steps: the budget of a run, short for --set steps=N.
@@ -65,9 +67,9 @@ def tune(
         sampler_seed: another seed is another search.
         batch: configurations that are asked for at once.
         points: of each range, for the grid.
-        rungs: steps after which a batch is looked at, such as 100 400, and only its best part goes on (successive halving
-            on validation accuracy).
-        reduction: one in so many goes on from a rung.
+        rungs: budgets that a batch is tried with first, such as 100 400: only the best part is trained again with the next one
+            (successive halving on validation accuracy); all of it is counted as spent.
+        reduction: one in so many passes a rung.
         objective: whose mean over the tuning seeds, restricted to the budget, is to be small.
         imports: what you wrote yourself (tasks, models, optimizers, …): .py files or modules.
         where: where, and how.
@@ -85,6 +87,7 @@ def tune(
     from grokking.runs import defaults_in_use
     from grokking.store import make_writable
     from grokking.tuning.definition import Definition
+    from grokking.tuning.search import paid
     from grokking.tuning.space import around_defaults, parse_space
 
     for name, limit in (("trials", trials), ("budget", budget)):
@@ -113,14 +116,15 @@ def tune(
         definition.check()
         make_writable(figures, "figures")
         limit = 40 if trials is None and budget is None else trials
-        table, code = _search(definition, limit, None if budget is None else int(budget), where, imports)
-    return code or _tell(definition, table, as_json, where.out, figures)
+        table = _search(definition, limit, None if budget is None else int(budget), where, imports)
+    _tell(definition, paid(table, budget), imports, as_json, figures)
+    return 1 if (table["state"] == "fail").any() else 0
 
 
 def _search(
     definition: "Definition", trials: int | None, budget: int | None, where: Where, imports: tuple[str, ...]
-) -> tuple["pd.DataFrame", int]:
-    """Go on with the search until `trials` or the budget of run-steps are spent."""
+) -> "pd.DataFrame":
+    """Go on with the search until `trials` or the budget of run-steps are spent; its table."""
     from grokking.commands.training import check, fill, open_store, opened
     from grokking.execute.signals import stoppable
     from grokking.tuning.search import Search
@@ -140,12 +144,14 @@ def _search(
                 stop.check()
                 if not search.settle(batch):
                     print("grokking: nothing of a whole batch could be trained; the search ends", file=sys.stderr)
-                    return search.table(), 1
+                    break
                 print(f"grokking: {search.so_far()}", file=sys.stderr)
-            return search.table(), 0
+            return search.table()
 
 
-def _tell(definition: "Definition", table: "pd.DataFrame", as_json: bool, out: Path, figures: Path) -> int:
+def _tell(
+    definition: "Definition", table: "pd.DataFrame", imports: tuple[str, ...], as_json: bool, figures: Path
+) -> None:
     """Say what was found, and draw it."""
     from grokking.plotting import save
     from grokking.tuning.search_figure import drawing
@@ -154,20 +160,26 @@ def _tell(definition: "Definition", table: "pd.DataFrame", as_json: bool, out: P
     if as_json:
         for line in table.astype(object).where(table.notna(), None).to_dict("records"):
             print(json.dumps(line, default=str))
-        return 0
+        return
     done = table[table["state"] == "complete"].sort_values(["value", "trial"])
-    axes = list(dict(definition.space))
     for line in done.head(5).to_dict("records"):
-        numbers = " ".join(f"{name}={line[name]}" for name in axes)
+        numbers = " ".join(f"{name}={line[name]}" for name in dict(definition.space))
         print(f"{line['value']:,.0f} steps ({line['generalized']} of {line['n']} generalise): {numbers}")
     print(picture)
     if len(done):
-        print("on seeds that did not choose it:\n  " + command(definition, done.iloc[0]))
-    return 0
+        print("on seeds that did not choose it:\n  " + command(definition, done.iloc[0], imports))
 
 
-def command(definition: "Definition", line: Any) -> str:
+def command(definition: "Definition", line: Any, imports: tuple[str, ...] = ()) -> str:
     """The command that runs a configuration on other seeds."""
     chosen = {**dict(definition.settings), **{name: line[name] for name in dict(definition.space)}}
-    words = [f"--task {chosen.pop('task.name')}", f"--optimizer {chosen.pop('optimizer.name')}", "--seeds 0:10"]
-    return " ".join(["grokking run", *words, "--set", *(f"{name}={value}" for name, value in chosen.items())])
+    words = [
+        "grokking",
+        "run",
+        "--task",
+        str(chosen.pop("task.name")),
+        "--optimizer",
+        str(chosen.pop("optimizer.name")),
+    ]
+    words += ["--seeds", "0:10", *(["--import", *imports] if imports else [])]
+    return shlex.join([*words, "--set", *(f"{name}={value}" for name, value in chosen.items())])

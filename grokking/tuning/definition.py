@@ -31,8 +31,8 @@ class Definition:
     sampler: str = "tpe"
     sampler_seed: int = 0
     batch: int = 8  # configurations that are asked for at once, whatever trains them
-    rungs: tuple[int, ...] = ()  # steps after which a batch is looked at, ascending
-    reduction: int = 4  # of those that reach a rung one in so many goes on
+    rungs: tuple[int, ...] = ()  # budgets that a batch is tried with before the whole one, ascending; runs of their own
+    reduction: int = 4  # one in so many passes a rung
     points: int = 4  # of each range, where the sampler is a grid
 
     def check(self) -> None:

@@ -29,6 +29,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from grokking.errors import BadInput, Unwritable
+from grokking.registry import Scalar
 from grokking.runs import RunSpec
 from grokking.seeding import stream
 from grokking.store import load
@@ -76,9 +77,9 @@ class Search:
                 key = left[0].user_attrs["batch"]
                 size = min(self.definition.batch, len(left) + self._remaining(trials))
             else:
-                key, left = f"{self.own}/{len(self._trials())}", []
+                key, left = f"{self.own}/{len(self._asked())}", []
                 size = min(self.definition.batch, self._remaining(trials))
-                if steps is not None and self.spent() >= steps:
+                if steps is not None and sum(map(_spent, self._asked())) >= steps:
                     return []
             try:
                 while len(left) < size:
@@ -137,16 +138,12 @@ class Search:
             tables.append(runs)
         return tables
 
-    def spent(self) -> int:
-        """Steps trained for all trials so far, those of stopped ones included, summed over runs."""
-        return sum(_spent(trial) for trial in self._trials())
-
     def table(self) -> pd.DataFrame:
         """One line per trial: what was tried, how it ended, its value with its t interval, and the steps spent."""
         lines = []
-        for trial in self._trials():
+        for number, trial in enumerate(self._asked()):
             value, low, high = trial.user_attrs.get("value", (None, None, None))
-            line: dict[str, Any] = {"trial": trial.number, **settings_at(dict(self.definition.space), trial.params)}
+            line: dict[str, Any] = {"trial": number, **settings_at(dict(self.definition.space), trial.params)}
             line |= {"state": trial.state.name.lower(), "value": value, "low": low, "high": high}
             line |= {"generalized": trial.user_attrs.get("generalized"), "sustained": trial.user_attrs.get("sustained")}
             lines.append(line | {"n": len(self.definition.seeds), "spent": _spent(trial)})
@@ -159,7 +156,7 @@ class Search:
         table = self.table()
         done = table[table["state"] == "complete"].sort_values(["value", "trial"])
         counts = {state: int((table["state"] == state).sum()) for state in ("complete", "pruned", "running")}
-        words = [f"{counts['complete'] + counts['pruned']} trials"]
+        words = [f"{len(table) - counts['running']} trials"]
         words += [f"{counts['pruned']} of them stopped at a rung"] * bool(counts["pruned"])
         words += [f"{counts['running']} under way"] * bool(counts["running"])
         words += [f"{int(table['spent'].sum()):,} run-steps spent"]
@@ -169,18 +166,23 @@ class Search:
         return ", ".join(words)
 
     def _remaining(self, trials: int | None) -> int:
-        limit = self.definition.batch if trials is None else trials - len(self._trials())
+        """How many may still be asked for."""
+        limit = self.definition.batch if trials is None else trials - len(self._asked())
         if self.definition.sampler == "grid":
-            limit = min(limit, len(self.definition.grid()) - len(self._trials()))
+            limit = min(limit, len(self._untried()))
         return max(0, limit)
+
+    def _untried(self) -> list[dict[str, Scalar]]:
+        """Points of the grid that nobody has asked for."""
+        asked = [trial.params for trial in self._asked()]
+        return [point for point in self.definition.grid() if point not in asked]
 
     def _abandoned(self) -> list[FrozenTrial]:
         """The whole of a batch that a dead driver left, finished trials included; its driver is this process from now on."""
-        for trial in self._trials():
-            asked = "batch" in trial.user_attrs and set(trial.params) == set(self.distributions)
-            if trial.state == TrialState.RUNNING and not asked:  # its driver died while asking, as nobody else does now
+        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+            if not self._complete(trial):  # its driver died while asking, as nobody else does now
                 self._tell(trial, state=TrialState.FAIL)
-        trials = self._trials()
+        trials = self._asked()
         left = dict.fromkeys(trial.user_attrs["batch"] for trial in trials if trial.state == TrialState.RUNNING)
         for batch in left:
             driver = self.folder / "drivers" / batch.partition("/")[0]
@@ -197,12 +199,10 @@ class Search:
         return True
 
     def _ask(self, batch: str) -> FrozenTrial:
-        number = len(self.study.get_trials(deepcopy=False))
-        self.study.sampler = self._sampler(number)
-        if self.definition.sampler == "grid" and not self.study.get_trials(
-            deepcopy=False, states=(TrialState.WAITING,)
-        ):
-            self.study.enqueue_trial(self.definition.grid()[len(self._trials())])
+        self.study.sampler = self._sampler(len(self._asked()))
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if self.definition.sampler == "grid" and not waiting:
+            self.study.enqueue_trial(self._untried()[0])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trial = self.study.ask(fixed_distributions=dict(self.distributions))
@@ -216,10 +216,12 @@ class Search:
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)
         return RandomSampler(seed=seed)
 
-    def _trials(self) -> list[FrozenTrial]:
-        """All that were tried or are being tried."""
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        return self.study.get_trials(deepcopy=True, states=states)
+    def _asked(self) -> list[FrozenTrial]:
+        """All that were tried or are being tried, in order; not those whose driver died while it asked."""
+        return [trial for trial in self.study.get_trials() if self._complete(trial)]
+
+    def _complete(self, trial: FrozenTrial) -> bool:
+        return "batch" in trial.user_attrs and set(trial.params) == set(self.distributions)
 
     def _note(self, trial: FrozenTrial, **said: Any) -> None:
         """Write this down with the trial, while it can be."""
@@ -259,6 +261,11 @@ def _locked(path: Path, wait: bool = False) -> Iterator[TextIO]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield file
+
+
+def paid(table: pd.DataFrame, budget: float | None) -> pd.DataFrame:
+    """The trials that a budget of run-steps pays for, in the order in which they were asked for; a last batch goes beyond it."""
+    return table if budget is None else table[table["spent"].cumsum() <= budget]
 
 
 def _mend(journal: Path) -> None:

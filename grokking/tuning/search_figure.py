@@ -80,5 +80,5 @@ def _caption(definition: Definition, table: pd.DataFrame) -> str:
     words += f" Mean over the seeds, restricted to the budget of {definition.horizon:,} steps (dotted)."
     if definition.rungs:
         rungs = ", ".join(f"{rung:,}" for rung in definition.rungs)
-        words += f" One in {definition.reduction} goes on from the rungs at {rungs} steps."
+        words += f" One in {definition.reduction} passes a rung ({rungs} steps)."
     return words + " The best was chosen on the seeds that are shown; expect worse on others."
