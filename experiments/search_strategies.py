@@ -151,7 +151,9 @@ def main(repeats: int = 20, budget: int = 40_000, out: Path = Path("results"), p
     where = Where(out=out)
     open_store(where)
     with opened(where, (), declared=True) as executor:
-        tables.append(searched(out, partial(_train, executor=executor), repeats, budget, "mod_add, p = 31"))
+        tables.append(
+            searched(out, partial(_train, where=where, executor=executor), repeats, budget, "mod_add, p = 31")
+        )
     drawn = drawing(pd.concat(tables, ignore_index=True), budget, f"{machine('cpu')}, compiled steps")
     print(markdown(drawn.tables["summary"]))
     for folder in (Path("figures"), *([PUBLISHED] if publish else [])):
@@ -161,8 +163,8 @@ def main(repeats: int = 20, budget: int = 40_000, out: Path = Path("results"), p
         rewrite_documents()
 
 
-def _train(specs: Sequence[RunSpec], executor: Executor) -> None:
-    if fill(specs, executor):
+def _train(specs: Sequence[RunSpec], where: Where, executor: Executor) -> None:
+    if fill(specs, where, executor):
         sys.exit("a cohort failed")
 
 

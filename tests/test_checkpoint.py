@@ -532,7 +532,7 @@ def seconds_until_due(checkpoints, clock):
 
 def test_checkpoints_are_as_far_apart_as_asked_or_farther_so_that_they_take_five_percent(tmp_path, specs, clock):
     prepare(tmp_path)
-    checkpoints = Checkpoints(tmp_path, specs, {}, 60.0)
+    checkpoints = Checkpoints(tmp_path, specs, dict, 60.0)
     unit = begin(specs, Trainer(specs[0].setting, torch.device("cpu")))
     assert seconds_until_due(checkpoints, clock) == 60
     for step, cost, gap in ((1, 1.0, 60), (2, 10.0, 190), (3, 0.0, 60)):
@@ -545,7 +545,7 @@ def test_checkpoints_are_as_far_apart_as_asked_or_farther_so_that_they_take_five
 
 
 def test_every_zero_is_never_due_but_a_stop_still_saves(tmp_path, specs, clock):
-    checkpoints = Checkpoints(tmp_path, specs, {}, 0.0)
+    checkpoints = Checkpoints(tmp_path, specs, dict, 0.0)
     clock.now += 1e9
     assert not checkpoints.due()
     train(tmp_path, specs, at=2, checkpoint_every=0.0)

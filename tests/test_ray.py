@@ -24,7 +24,7 @@ from neighbour import WAIT, note
 import torch
 from grokking.optim import optimizer, zeros
 
-note()
+note(__file__)
 
 @optimizer(lr=0.1, state=zeros())
 def slow_descent(w, grad, state, h, role):
@@ -42,7 +42,7 @@ from pathlib import Path
 
 WAIT = float(os.environ.get("TEST_WAIT", "0"))
 
-def note():
+def note(file_of_rule):
     """Write down which node imported this, and from where."""
     path, node = os.environ.get("TEST_NOTES"), os.environ.get("RAY_NODE_ID", "")
     try:
@@ -53,7 +53,7 @@ def note():
         pass
     if path and node:
         with open(path, "a") as file:
-            print(node, __file__, file=file)
+            print(node, file_of_rule, file=file)
 '''
 STUDY = """
 from grokking import Study

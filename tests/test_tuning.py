@@ -1,3 +1,4 @@
+import errno
 import itertools
 import json
 import math
@@ -5,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grokking.cli import command_line
-from grokking.errors import BadInput
+from grokking.errors import BadInput, Unwritable
 from grokking.runs import defaults_in_use
 from grokking.seeding import stream
 from grokking.store import load, prepare
@@ -105,10 +107,12 @@ def test_a_longer_random_search_begins_with_the_shorter_one():
 
 
 def test_without_a_space_the_optimizers_rate_and_decay_are_searched():
-    assert around_defaults(DEFAULTS) == {
-        "optimizer.lr": Range(1e-4, 0.09),
-        "optimizer.weight_decay": Range(0.03, 30.0),
-    }
+    both = {"optimizer.lr": Range(1e-4, 0.09), "optimizer.weight_decay": Range(0.03, 30.0)}
+    assert around_defaults(DEFAULTS, {}) == both
+    del both["optimizer.lr"]
+    assert around_defaults(DEFAULTS, {"optimizer.lr": "0.01"}) == both
+    with pytest.raises(BadInput, match="is left to be searched"):
+        around_defaults({"optimizer.lr": 0.0}, {})
 
 
 # --- the definition -----------------------------------------------------------------------------------------------
@@ -145,7 +149,9 @@ def test_whatever_changes_a_search_changes_its_name():
         ({"rungs": (600,)}, "ascending steps below the budget of 600"),
         ({"rungs": (0,)}, "ascending steps"),
         ({"rungs": (200, 100)}, "ascending steps"),
-        ({"space": (("steps", Range(1, 2)),)}, "steps is in --space, but"),
+        ({"space": (("steps", Range(1, 2)),)}, "steps cannot be searched"),
+        ({"space": (("task.name", Choices(("mod_add", "mod_mul"))),)}, "task.name cannot be searched"),
+        ({"space": (("model.width", Range(16, 64, integer=True)),)}, "model.width is in --space, but"),
         ({"space": (("optimizer.lr", Range(-1.0, 2.0, log=False)),)}, "optimizer.lr = -1.0"),
     ],
 )
@@ -177,6 +183,7 @@ def test_at_a_rung_accuracy_decides_until_something_generalises():
     assert all_ < some < none[1] < none[0] < none[2] == 1.0
     assert replace(OWN, reduction=3).promoted([3.0, 1.0, 2.0, 1.0, 5.0]) == [1, 3]
     assert replace(OWN, reduction=4).promoted([2.0]) == [0]
+    assert replace(OWN, reduction=2).promoted([1.0, 1.0]) == [0]  # whoever came first
 
 
 # --- the search ---------------------------------------------------------------------------------------------------
@@ -210,6 +217,7 @@ def test_the_values_are_those_of_the_stored_runs(uninterrupted):
         specs = OWN.runs({name: line[name] for name, _ in OWN.space})
         runs = load(out, [spec.run_id for spec in specs]).runs
         assert line["value"] == runs["steps_to_generalize"].fillna(600).mean()
+        assert line["low"] <= line["value"] <= line["high"]
         assert line["spent"] == runs["steps_trained"].sum()
         assert line["generalized"] == runs["steps_to_generalize"].notna().sum()
 
@@ -286,6 +294,51 @@ def test_what_cannot_be_trained_is_told_and_tried_no_more(tmp_path):
         assert points == grid.grid()  # each once, also after one has failed
 
 
+def test_a_dead_drivers_batch_is_taken_over_once_and_as_large_as_it_was(tmp_path):
+    prepare(tmp_path)
+    standin = partial(search_strategies.standin, tmp_path)
+    with Search(tmp_path, OWN, standin) as dead:
+        lost = [trial.number for trial in dead.batch(6, None)]
+    assert len(lost) == 6
+    with Search(tmp_path, OWN, standin) as first, Search(tmp_path, OWN, standin) as second:
+        assert [trial.number for trial in first.batch(40, None)] == lost
+        assert not set(lost) & {trial.number for trial in second.batch(40, None)}
+        assert next(trial.number for trial in first.batch(40, None)) > max(lost)
+
+
+def test_a_line_that_was_never_finished_is_cut_off_whoever_writes_next(tmp_path):
+    """Not only by who comes next: another driver may be at work."""
+    prepare(tmp_path)
+    with Search(tmp_path, OWN, partial(search_strategies.standin, tmp_path)) as search:
+        batch = search.batch(8, None)
+        whole = search.journal.read_bytes()
+        search.journal.write_bytes(whole + b'{"op_code":5,"unfin')
+        search.settle(batch)
+        assert search.journal.read_bytes().startswith(whole + b"{")
+        table = search.table()
+    assert set(table["state"]) == {"complete"}
+    same(drive(tmp_path, 8), table)
+
+
+def test_a_journal_that_cannot_be_read_or_written_is_a_sentence(tmp_path, monkeypatch):
+    drive(tmp_path, 8)
+    (journal,) = tmp_path.glob("searches/*/journal.log")
+    lines = journal.read_bytes().splitlines(keepends=True)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    prepare(tmp_path)
+    with Search(tmp_path, OWN, partial(search_strategies.standin, tmp_path)) as search:
+        batch = search.batch(16, None)
+        monkeypatch.setattr("grokking.tuning.journal.os.fsync", full)
+        with pytest.raises(Unwritable, match="No space left"):
+            search.settle(batch)
+    journal.write_bytes(b"".join([*lines[:5], b"garbage\n", *lines[5:]]))
+    with pytest.raises(BadInput, match="remove the line that is no JSON object"):
+        drive(tmp_path, 8)
+
+
 def driver(out, trials, seconds):
     command = [sys.executable, str(Path(__file__).with_name("drivers.py")), str(out), str(trials), str(seconds)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -317,7 +370,7 @@ def batches(folder):
     found = []
     for line in (folder / "journal.log").read_text(errors="replace").splitlines() if folder.exists() else []:
         if '"batch":"' in line:
-            found.append(tuple(line.partition('"batch":"')[2].partition('"')[0].split("/")))
+            found.append(tuple(line.partition('"batch":"')[2].partition('"')[0].split("/")[:2]))
     return list(dict.fromkeys(found))
 
 
@@ -332,7 +385,7 @@ def wait_for(condition, seconds=60):
 # --- the command --------------------------------------------------------------------------------------------------
 
 COMMAND = ["tune", "--optimizer", "adamw", "--seeds", "1000:1002", "--batch", "4", "--trials", "8", "--workers", "1"]
-COMMAND += ["--set", "task.p=7", "model.width=16", "model.heads=2", "batch_size=16", "steps=60", "threshold=0.3"]
+COMMAND += ["--set", "task.p=7", "model.width=16", "model.heads=2", "batch_size=16", "steps=60", "threshold=0.2"]
 COMMAND += ["train_fraction=0.5"]
 
 
@@ -346,9 +399,8 @@ def test_a_killed_search_continues_by_the_same_command_to_the_same_table(tmp_pat
     where = ["--figures", str(tmp_path / "figures"), "--out"]
     assert command_line([*COMMAND, *where, str(tmp_path / "whole")]) == 0
     said = capsys.readouterr().out
-    assert (
-        "on seeds that did not choose it:\n  grokking run --task mod_add --optimizer adamw --seeds 0:10 --set " in said
-    )
+    again = f"on seeds that did not choose it:\n  grokking run --task mod_add --optimizer adamw --seeds 0:10 --out {tmp_path}"
+    assert again in said
     assert list((tmp_path / "figures").glob("tune-mod_add-adamw-tpe-*.png"))
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "grokking", *COMMAND, *where, str(killed), "--checkpoint-every", "0.05"]
@@ -378,7 +430,8 @@ def test_json_is_a_line_per_trial_and_nothing_else(tmp_path, capsys):
         (["--budget", "nan"], "budget = nan"),
         (["--space", "optimizer.lr=2:1"], "finite low < high"),
         (["--rungs", "60"], "ascending steps below the budget of 60"),
-        (["--space", "steps=10:20"], "steps is in --space, but it is said for all runs"),
+        (["--space", "steps=10:20"], "steps cannot be searched"),
+        (["--budget", "0.5"], "budget = 0.5"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(tmp_path, words, said):

@@ -38,7 +38,7 @@ class Where:
     executor: Literal["local", "ray"] = "local"
     """who trains: worker processes of this machine, or the machines of a Ray cluster"""
     ray_address: str | None = None
-    """of the cluster's head, such as 10.0.0.1:6379; without it Ray starts on this machine"""
+    """of the cluster's head, such as 10.0.0.1:6379; without it (and without RAY_ADDRESS) Ray starts on this machine"""
 
     def check(self) -> None:
         """Raise `BadInput` where a value is not allowed."""

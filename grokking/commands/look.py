@@ -51,7 +51,7 @@ def status(
         if paths:
             print(f"{len(paths)} cohort{'s' * (len(paths) > 1)} {words}: {', '.join(map(str, paths))}")
     for table in sorted((out / "searches").glob("*/trials.csv")):
-        print(f"search {table.parent.name}: {_found(table)} (all of it in {table})")
+        print(f"search {table.parent.name}: {_found(table)}")
     return 0
 
 
@@ -61,10 +61,10 @@ def _found(path: Path) -> str:
 
     try:
         trials = pd.read_csv(path)
-        best = "" if trials["value"].isna().all() else f", the best {trials['value'].min():,.0f} steps"
+        best = f", the best {trials['value'].min():,.0f} steps" if (trials["generalized"] > 0).any() else ""
     except (OSError, ValueError, KeyError) as error:
-        return f"its table cannot be read: {words_of(error)}"
-    return f"{len(trials)} trials, {int(trials['spent'].sum()):,} run-steps{best}"
+        return f"{path} cannot be read ({words_of(error)}); the same `grokking tune` writes it again"
+    return f"{len(trials)} trials, {int(trials['spent'].sum()):,} run-steps{best} (all of it in {path})"
 
 
 def export(

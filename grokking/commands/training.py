@@ -18,15 +18,9 @@ if TYPE_CHECKING:
 
 def train(specs: Sequence["RunSpec"], where: Where, imports: Sequence[str], declared: bool = False) -> int:
     """Train the runs that are not stored, in compiled steps if that is `declared` or asked for; 1 if something failed."""
-    from grokking.engine.checkpoint import discard
-    from grokking.store import stored
-
     check(specs, where)
     open_store(where)
-    known = stored(where.out)
-    missing = [spec for spec in specs if spec.run_id not in known]
-    if where.resume == "never":
-        discard(where.out, [spec.run_id for spec in missing])
+    missing = missing_of(specs, where)
     if not missing:  # then nobody has to be there
         where = replace(where, executor="local", ray_address=None, compile="off")
     with opened(where, imports, declared) as executor:
@@ -66,7 +60,7 @@ def opened(where: Where, imports: Sequence[str], declared: bool) -> Iterator["Ex
     from grokking.execute.local import Local, choose_device
     from grokking.execute.unit import Terms
 
-    # What "never" means is done once, by `train`: a unit that is tried again does continue from its own checkpoint.
+    # What "never" means is done by `missing_of`: a unit that is tried again does continue from its own checkpoint.
     terms = Terms(where.out, where.device, False, where.checkpoint_every, any_execution=where.resume == "anyway")
     if where.executor == "ray":
         from grokking.execute.ray import OnRay
@@ -86,12 +80,21 @@ def opened(where: Where, imports: Sequence[str], declared: bool) -> Iterator["Ex
         yield executor
 
 
-def fill(specs: Sequence["RunSpec"], executor: "Executor") -> int:
-    """Train those of these runs that are not stored; 1 if something failed."""
+def missing_of(specs: Sequence["RunSpec"], where: Where) -> list["RunSpec"]:
+    """Those of these runs that are not stored; their checkpoints are removed if they are never to be continued."""
+    from grokking.engine.checkpoint import discard
     from grokking.store import stored
 
-    known = stored(executor.terms.folder)
-    return train_missing([spec for spec in specs if spec.run_id not in known], executor)
+    known = stored(where.out)
+    missing = [spec for spec in specs if spec.run_id not in known]
+    if where.resume == "never":
+        discard(where.out, [spec.run_id for spec in missing])
+    return missing
+
+
+def fill(specs: Sequence["RunSpec"], where: Where, executor: "Executor") -> int:
+    """Train those of these runs that are not stored; 1 if something failed."""
+    return train_missing(missing_of(specs, where), executor)
 
 
 def train_missing(missing: Sequence["RunSpec"], executor: "Executor", of: int | None = None) -> int:

@@ -91,15 +91,15 @@ def tune(
     from grokking.tuning.space import around_defaults, parse_space
 
     for name, limit in (("trials", trials), ("budget", budget)):
-        if limit is not None and not 0 < limit < float("inf"):
-            raise BadInput(f"{name} = {limit}; allowed: positive numbers")
+        if limit is not None and not 1 <= limit < float("inf"):
+            raise BadInput(f"{name} = {limit}; allowed: numbers from 1 on")
     with contextlib.redirect_stdout(sys.stderr):
         import_extensions(imports)
         changed = told(settings, {"task.name": task, "optimizer.name": optimizer, "steps": steps})
         own = {} if recipe is None else of_recipe(recipe, changed)
         chosen = {"task.name": "mod_add", "optimizer.name": "adamw", **own, **changed}
         defaults = defaults_in_use(chosen)
-        axes = parse_space(space, defaults) if space else around_defaults({**defaults, **own})
+        axes = parse_space(space, defaults) if space else around_defaults({**defaults, **own}, changed)
         chosen = {name: value for name, value in chosen.items() if name not in axes or name in changed}
         definition = Definition(
             tuple(sorted(chosen.items())),
@@ -117,7 +117,7 @@ def tune(
         make_writable(figures, "figures")
         limit = 40 if trials is None and budget is None else trials
         table = _search(definition, limit, None if budget is None else int(budget), where, imports)
-    _tell(definition, paid(table, budget), imports, as_json, figures)
+    _tell(definition, paid(table, budget), imports, as_json, where.out, figures)
     return 1 if (table["state"] == "fail").any() else 0
 
 
@@ -135,7 +135,7 @@ def _search(
 
         def train(specs: "Sequence[RunSpec]") -> None:
             stop.check()
-            fill(specs, executor)
+            fill(specs, where, executor)
             stop.check()
 
         with Search(where.out, definition, train) as search:
@@ -146,11 +146,17 @@ def _search(
                     print("grokking: nothing of a whole batch could be trained; the search ends", file=sys.stderr)
                     break
                 print(f"grokking: {search.so_far()}", file=sys.stderr)
+            search.record()
             return search.table()
 
 
 def _tell(
-    definition: "Definition", table: "pd.DataFrame", imports: tuple[str, ...], as_json: bool, figures: Path
+    definition: "Definition",
+    table: "pd.DataFrame",
+    imports: tuple[str, ...],
+    as_json: bool,
+    out: Path,
+    figures: Path,
 ) -> None:
     """Say what was found, and draw it."""
     from grokking.plotting import save
@@ -162,15 +168,21 @@ def _tell(
             print(json.dumps(line, default=str))
         return
     done = table[table["state"] == "complete"].sort_values(["value", "trial"])
-    for line in done.head(5).to_dict("records"):
+    for line in done[done["generalized"] > 0].head(5).to_dict("records"):
         numbers = " ".join(f"{name}={line[name]}" for name in dict(definition.space))
         print(f"{line['value']:,.0f} steps ({line['generalized']} of {line['n']} generalise): {numbers}")
+    if broken := int(table["diverged"].fillna(0).sum()):
+        print(f"{broken} of {len(done) * len(definition.seeds)} runs diverged, and count as never generalising")
     print(picture)
-    if len(done):
-        print("on seeds that did not choose it:\n  " + command(definition, done.iloc[0], imports))
+    if len(done) and done.iloc[0]["generalized"]:
+        print("on seeds that did not choose it:\n  " + command(definition, done.iloc[0], imports, out))
+    else:
+        print(
+            f"none of {len(table)} configurations generalises within {definition.horizon:,} steps; more --steps or another --space?"
+        )
 
 
-def command(definition: "Definition", line: Any, imports: tuple[str, ...] = ()) -> str:
+def command(definition: "Definition", line: Any, imports: tuple[str, ...], out: Path) -> str:
     """The command that runs a configuration on other seeds."""
     chosen = {**dict(definition.settings), **{name: line[name] for name in dict(definition.space)}}
     words = [
@@ -182,4 +194,5 @@ def command(definition: "Definition", line: Any, imports: tuple[str, ...] = ()) 
         str(chosen.pop("optimizer.name")),
     ]
     words += ["--seeds", "0:10", *(["--import", *imports] if imports else [])]
+    words += ["--out", str(out)] if out != HERE.out else []
     return shlex.join([*words, "--set", *(f"{name}={value}" for name, value in chosen.items())])

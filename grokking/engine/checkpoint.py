@@ -9,7 +9,8 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,18 @@ SHARE = 0.05  # of the time at most goes into checkpoints
 class Checkpoints:
     """The checkpoints of one unit of runs in a store."""
 
-    def __init__(self, folder: Path, specs: Sequence[RunSpec], execution: Mapping[str, object], every: float) -> None:
-        self.specs, self.execution, self.every = specs, dict(execution), every
+    def __init__(
+        self, folder: Path, specs: Sequence[RunSpec], execution: Callable[[], Mapping[str, object]], every: float
+    ) -> None:
+        self.specs, self._execution, self.every = specs, execution, every
         self.place = folder / "checkpoints" / unit_name([spec.run_id for spec in specs])
         self.history: list[dict[str, Any]] = []  # where it was trained before, as far as that was elsewhere
         self.ready, self.spent = time.monotonic() + every, 0.0
+
+    @cached_property
+    def execution(self) -> dict[str, object]:
+        """Where we train; asked for when it matters, as a driver that only moves files may have no such device."""
+        return dict(self._execution())
 
     def due(self) -> bool:
         """Whether `every` seconds have passed (0: never due), and so many that saving takes at most 5 % of the time."""
@@ -51,13 +59,7 @@ class Checkpoints:
         files["progress.json"] = json.dumps(
             {**self._identity(), **_progress(unit), "seconds": seconds, "history": self.executions()}
         ).encode()
-        try:
-            self._put(f"{unit.cohort.step:09d}", files)
-        except Unwritable:
-            if self.place.exists() or not self.place.parent.exists():
-                raise
-            # Another sweep has just stored this unit and removed its checkpoints.
-            self._put(f"{unit.cohort.step:09d}", files)
+        self._put(f"{unit.cohort.step:09d}", files)
         self._forget_but(unit.cohort.step)
         cost = time.monotonic() - began
         self.spent += cost
@@ -79,12 +81,18 @@ class Checkpoints:
         self._put(name, files)
         self._forget_but(int(name))
 
-    def _put(self, name: str, files: Content) -> None:
+    def _put(self, name: str, files: Content, tries: int = 2) -> None:
         try:
             self.place.mkdir(exist_ok=True)  # but not its parents: a store that was removed is an error
         except OSError as error:
             raise Unwritable(f"cannot write {str(self.place)!r}: {error.strerror or error}") from error
-        seal(self.place / name, files, accept=_opened)
+        try:
+            seal(self.place / name, files, accept=_opened)
+        except Unwritable:
+            if tries == 1 or self.place.exists() or not self.place.parent.exists():
+                raise
+            # Another sweep has just stored this unit and removed its checkpoints.
+            self._put(name, files, tries - 1)
 
     def _forget_but(self, step: int) -> None:
         """Keep this one and the one before it; a later one is from an attempt that was given up."""

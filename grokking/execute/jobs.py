@@ -120,4 +120,5 @@ def train_all(cohorts: Sequence[list[RunSpec]], terms: Terms, serve: Callable[[J
     with Progress([spec for cohort in cohorts for spec in cohort]) as progress, stoppable() as stop:
         jobs = Jobs(terms, deque(Job(cohort) for cohort in cohorts), progress)
         serve(jobs, stop)
+        stop.check()  # a signal that came behind the last step
         return jobs.failures

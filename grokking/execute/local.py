@@ -90,6 +90,9 @@ class Local:
 
     def _give(self, jobs: Jobs, busy: dict[Worker, Job]) -> None:
         """Have a worker train a job: one that has compiled its setting, if there is one."""
+        for dead in [worker for worker in self.idle if not worker.process.is_alive()]:
+            self.idle.remove(dead)
+            dead.end()
         wanted = jobs.waiting[0].specs[0].setting
         known = [at for at, worker in enumerate(self.idle) if wanted in worker.settings]
         worker = self.idle.pop(known[0] if known else -1) if self.idle else Worker(self.terms, self.imports)
@@ -101,13 +104,16 @@ class Local:
         """Pass on what a worker has said; if its unit has ended, it is idle, or no more."""
         job = busy[worker]
         for message in worker.hear():
-            if isinstance(message, Outcome):
-                del busy[worker]
-                if message.end == "died":
-                    worker.end()
-                else:
-                    self.idle.append(worker)
+            if not isinstance(message, Outcome):
+                jobs.hear(job, message)
+                continue
+            del busy[worker]
+            if message.end == "died":
+                worker.end()
+            else:
+                self.idle.append(worker)
             jobs.hear(job, message)
+            return  # that it has died since is seen before it gets another
 
 
 def execute(cohorts: Sequence[list[RunSpec]], terms: Terms, workers: int, imports: Sequence[str]) -> list[Path]:

@@ -1,15 +1,12 @@
 """A user's own files, carried to machines that do not have them."""
 
-import atexit
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from grokking.errors import BadInput
+from grokking.execute.scratch import scratch
 from grokking.extensions import import_extensions
 
 HEAVIEST = 10 * 2**20  # bytes: a folder of Python files is far lighter
@@ -68,13 +65,10 @@ def _beside(path: Path) -> Iterator[Path]:
 @lru_cache(maxsize=1)
 def _imported(luggage: Luggage) -> Path:
     """The folder that they were imported from; it stays for as long as the process."""
-    place = Path(tempfile.mkdtemp(prefix="grokking-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    place = Path(scratch())
     for name, content in luggage.files:
         path = place / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    folders = dict.fromkeys(name.partition("/")[0] for name, _ in luggage.files)
-    sys.path[:0] = [str(place / folder) for folder in folders]  # before whatever the driver's path names here
     import_extensions([str(place / name) if name.endswith(".py") else name for name in luggage.imports])
     return place

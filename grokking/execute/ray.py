@@ -21,7 +21,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 import torch
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grokking.engine.compiled import obstacle
 from grokking.engine.memory import free_memory
@@ -51,10 +52,10 @@ class OnRay:
             _refuse_unreachable(self.address)
 
     def __enter__(self) -> "OnRay":
-        here: dict[str, Any] = {} if self.address else {"num_cpus": self.workers or None, "include_dashboard": False}
+        alone: dict[str, Any] = {} if self.address else {"num_cpus": self.workers or None, "include_dashboard": False}
         with _own_signals():
             try:
-                ray.init(self.address or "local", namespace="grokking", logging_level="WARNING", **here)
+                ray.init(self.address or "local", namespace="grokking", logging_level="WARNING", **alone)
             except (RayError, ConnectionError, RuntimeError, ValueError) as error:
                 raise BadInput(
                     f"no Ray cluster at {self.address or 'this machine'!r}: {_first_line(error)}; a cluster with a token needs "
@@ -73,7 +74,9 @@ class OnRay:
         if why:
             warnings.warn(Notice(f"steps are not compiled, which takes longer: {why}"), stacklevel=2)
         self.terms = replace(self.terms, device=device, compile=self.terms.compile and not why)
-        self.bell, self.carried = ray.remote(num_cpus=0)(_Bell).remote(), ray.put(self.luggage)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.bell = ray.remote(num_cpus=0, scheduling_strategy=here)(_Bell).remote()  # it lives as long as this process
+        self.carried = ray.put(self.luggage)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +105,7 @@ class OnRay:
         try:
             while jobs.waiting or busy:
                 if stop.code:
-                    self._collect(jobs, busy, stop)
+                    self._collect(busy, stop)
                 while jobs.waiting and (not self.workers or len(busy) < self.slots):
                     job = jobs.waiting.popleft()
                     busy[self._task(job)] = job
@@ -120,26 +123,35 @@ class OnRay:
 
     def _listen(self, task: Any, jobs: Jobs, busy: dict[Any, Job]) -> None:
         """Write down or pass on the next thing that a task has said."""
-        job = busy[task]
-        message = _next(task)
+        job, message = busy[task], _next(task)
+        if isinstance(message, Finished):
+            self._store(job, message)
+            message = Outcome("stored")
         if isinstance(message, Saved):
             self.terms.checkpoints(job.specs).receive(message.name, message.files)
-        elif isinstance(message, Finished):
-            seal(self.terms.folder / "units" / message.name, message.files, accept=parse_unit)
-            self.terms.checkpoints(job.specs).clear()
-        else:
-            if isinstance(message, Outcome):
-                del busy[task]
-            jobs.hear(job, message)
+            return
+        if isinstance(message, Outcome):
+            del busy[task]
+        jobs.hear(job, message)
 
-    def _collect(self, jobs: Jobs, busy: dict[Any, Job], stop: Stop) -> None:
+    def _store(self, job: Job, unit: Finished) -> None:
+        seal(self.terms.folder / "units" / unit.name, unit.files, accept=parse_unit)
+        self.terms.checkpoints(job.specs).clear()
+
+    def _collect(self, busy: dict[Any, Job], stop: Stop) -> None:
         """Have everything saved, take what comes within seconds, and stop."""
         self.bell.ring.remote(stop.code)
-        until = time.monotonic() + GRACE
+        going, until = dict(busy), time.monotonic() + GRACE
         with contextlib.suppress(Unwritable):
-            while busy and time.monotonic() < until:
-                for task in _ready(list(busy), POLL):
-                    self._listen(task, jobs, busy)
+            while going and time.monotonic() < until:
+                for task in _ready(list(going), POLL):
+                    message = _next(task)
+                    if isinstance(message, Saved):
+                        self.terms.checkpoints(going[task].specs).receive(message.name, message.files)
+                    elif isinstance(message, Finished):
+                        self._store(going[task], message)
+                    if isinstance(message, (Finished, Outcome)):
+                        del going[task]
         raise Interrupted(stop.code)
 
 
@@ -210,6 +222,9 @@ def _next(task: Any) -> Message:
         return Outcome("died", str(error))
     except RayTaskError as error:
         return Outcome("failed", str(error))
+    except WorkerCrashedError as error:
+        hint = "(by SIGKILL, if its machine ran out of memory)"  # which `Jobs.settle` answers with narrower units
+        return Outcome("died", f"{type(error).__name__} {hint}: {error}")
     except RayError as error:
         return Outcome("died", f"{type(error).__name__}: {error}")
 

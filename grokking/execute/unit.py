@@ -61,7 +61,7 @@ class Terms:
 
     def checkpoints(self, specs: Sequence[RunSpec]) -> Checkpoints:
         """Those of this unit."""
-        return Checkpoints(self.folder, specs, self.execution(), self.checkpoint_every)
+        return Checkpoints(self.folder, specs, self.execution, self.checkpoint_every)
 
 
 _kept = lru_cache(maxsize=16)(Trainer)

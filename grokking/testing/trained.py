@@ -104,7 +104,7 @@ def survives_a_checkpoint(specs: Sequence[RunSpec]) -> str:
         trainer = Trainer(specs[0].setting, CPU)
         unit = begin(specs, trainer)
         _advance(trainer, unit, 3)
-        checkpoints = Checkpoints(Path(place), specs, {}, 1.0)
+        checkpoints = Checkpoints(Path(place), specs, dict, 1.0)
         checkpoints.save(unit, 0.0)
         found = checkpoints.latest(Trainer(specs[0].setting, CPU))
         if found is None:

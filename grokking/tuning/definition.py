@@ -50,13 +50,20 @@ class Definition:
                 raise BadInput(f"{option} = {number}; allowed: integers from {least} on")
         if not 0 <= self.sampler_seed < 2**31:
             raise BadInput(f"sampler seed = {self.sampler_seed}; allowed: integers from 0 to 2³¹ - 1")
+        self._check_space()
+        if list(self.rungs) != sorted({step for step in self.rungs if 0 < step < self.horizon}):
+            raise BadInput(
+                f"rungs = {' '.join(map(str, self.rungs))}; allowed: ascending steps below the budget of {self.horizon:,}"
+            )
+
+    def _check_space(self) -> None:
         for name, axis in self.space:
-            if name in ("seed", "steps") or name in dict(self.settings):
+            if name in ("steps", "task.name", "optimizer.name"):
+                raise BadInput(f"{name} cannot be searched; make a search of each, and compare what they find")
+            if name in dict(self.settings):
                 raise BadInput(f"{name} is in --space, but it is said for all runs; leave it out of one of them")
             for value in axis.points(2):
                 run_spec({**dict(self.settings), **self.middle(), name: value}, self.seeds[0])
-        if list(self.rungs) != sorted({step for step in self.rungs if 0 < step < self.horizon}):
-            raise BadInput(f"rungs = {self.rungs}; allowed: ascending steps below the budget of {self.horizon:,}")
 
     @cached_property
     def horizon(self) -> int:

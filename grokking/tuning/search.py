@@ -25,7 +25,6 @@ import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from grokking.errors import BadInput, Unwritable
@@ -34,9 +33,11 @@ from grokking.runs import RunSpec
 from grokking.seeding import stream
 from grokking.store import load
 from grokking.tuning.definition import Definition
+from grokking.tuning.journal import Journal, journal_errors
 from grokking.tuning.space import Axis, Choices, settings_at
 
 STUDY = "search"
+COUNTS = ("generalized", "sustained", "diverged")  # how many of the seeds
 Train = Callable[[Sequence[RunSpec]], None]  # those of them that are not stored
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -48,6 +49,7 @@ class Search:
     def __init__(self, out: Path, definition: Definition, train: Train) -> None:
         self.out, self.definition, self.train = out, definition, train
         self.folder = out / "searches" / definition.name
+        self.journal = self.folder / "journal.log"
         self.distributions = {name: _distribution(axis) for name, axis in definition.space}
 
     def __enter__(self) -> "Search":
@@ -57,12 +59,12 @@ class Search:
             self.own = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
             self.held.enter_context(_locked(self.folder / "drivers" / self.own))
             with self._alone():
-                _mend(self.folder / "journal.log")
                 self._write("search.json", json.dumps(self.definition.described(), indent=1) + "\n")
-                self.storage = JournalStorage(JournalFileBackend(str(self.folder / "journal.log")))
-                self.study = optuna.create_study(
-                    storage=self.storage, study_name=STUDY, direction="minimize", load_if_exists=True
-                )
+                with journal_errors(self.journal):
+                    self.storage = JournalStorage(Journal(self.journal))
+                    self.study = optuna.create_study(
+                        storage=self.storage, study_name=STUDY, direction="minimize", load_if_exists=True
+                    )
         except OSError as error:
             raise BadInput(f"cannot write a search to {str(self.folder)!r}: {error.strerror or error}") from None
         return self
@@ -72,20 +74,15 @@ class Search:
 
     def batch(self, trials: int | None, steps: int | None) -> list[FrozenTrial]:
         """The next configurations to try: those of a dead driver's batch first; none if `trials` or `steps` are spent."""
-        with self._alone():
+        with self._alone(), journal_errors(self.journal):
             if left := self._abandoned():
                 key = left[0].user_attrs["batch"]
-                size = min(self.definition.batch, len(left) + self._remaining(trials))
+            elif steps is not None and sum(map(_spent, self._asked())) >= steps:
+                return []
             else:
-                key, left = f"{self.own}/{len(self._asked())}", []
-                size = min(self.definition.batch, self._remaining(trials))
-                if steps is not None and sum(map(_spent, self._asked())) >= steps:
-                    return []
-            try:
-                while len(left) < size:
-                    left.append(self._ask(key))
-            except OSError as error:
-                raise Unwritable(f"cannot write {str(self.folder)!r}: {error.strerror or error}") from error
+                key, left = f"{self.own}/{len(self._asked())}/{min(self.definition.batch, self._remaining(trials))}", []
+            while len(left) < int(key.rpartition("/")[2]):  # as many as it was begun with, also after its driver died
+                left.append(self._ask(key))
         return left
 
     def settle(self, batch: Sequence[FrozenTrial]) -> bool:
@@ -93,20 +90,32 @@ class Search:
 
         False if none of them could be trained.
         """
-        going = list(batch)
-        for rung in self.definition.rungs:
-            going = self._stop_hopeless(going, rung)
-        tables = self._tried(going, None)
-        for trial, runs in zip(going, tables, strict=True):
-            if runs is None:
-                continue
-            value = self.definition.value(runs)
-            self._note(trial, value=[value.value, value.low, value.high])
-            self._note(trial, generalized=int(runs["steps_to_generalize"].notna().sum()))
-            self._note(trial, sustained=int(runs["sustained"].sum()))
-            self._tell(trial, values=value.value)
+        with journal_errors(self.journal):
+            going = list(batch)
+            for rung in self.definition.rungs:
+                going = self._stop_hopeless(going, rung)
+            for trial, runs in zip(going, self._tried(going, None), strict=True):
+                if runs is not None:
+                    self._judge(trial, runs)
+            ours = {trial.number for trial in batch}
+            self.record()
+            return any(trial.number in ours and trial.state != TrialState.FAIL for trial in self._asked())
+
+    def record(self) -> None:
+        """Write the table down."""
         self._write("trials.csv", self.table().to_csv(index=False, lineterminator="\n"))
-        return any(runs is not None for runs in tables)
+
+    def _judge(self, trial: FrozenTrial, runs: pd.DataFrame) -> None:
+        """Tell what a configuration is worth that was trained to the end."""
+        value = self.definition.value(runs)
+        self._note(
+            trial,
+            value=[value.value, value.low, value.high],
+            generalized=int(runs["steps_to_generalize"].notna().sum()),
+            sustained=int(runs["sustained"].sum()),
+            diverged=int((runs["status"] == "diverged").sum()),
+        )
+        self._tell(trial, values=value.value)
 
     def _stop_hopeless(self, going: list[FrozenTrial], rung: int) -> list[FrozenTrial]:
         """Those that go on from this rung; the others are told, with how far they came."""
@@ -139,17 +148,19 @@ class Search:
         return tables
 
     def table(self) -> pd.DataFrame:
-        """One line per trial: what was tried, how it ended, its value with its t interval, and the steps spent."""
+        """One line per trial: what was tried, how it ended, its value with its t interval, and the run-steps spent.
+
+        `state`: complete, pruned (stopped at a rung, so without a value), fail (it could not be trained) or running.
+        """
         lines = []
         for number, trial in enumerate(self._asked()):
             value, low, high = trial.user_attrs.get("value", (None, None, None))
             line: dict[str, Any] = {"trial": number, **settings_at(dict(self.definition.space), trial.params)}
             line |= {"state": trial.state.name.lower(), "value": value, "low": low, "high": high}
-            line |= {"generalized": trial.user_attrs.get("generalized"), "sustained": trial.user_attrs.get("sustained")}
+            line |= {name: trial.user_attrs.get(name) for name in COUNTS}
             lines.append(line | {"n": len(self.definition.seeds), "spent": _spent(trial)})
-        columns = ["trial", *dict(self.definition.space), "state", "value", "low", "high", "generalized", "sustained"]
-        table = pd.DataFrame(lines, columns=[*columns, "n", "spent"])
-        return table.astype({name: "Int64" for name in ("generalized", "sustained")})
+        columns = ["trial", *dict(self.definition.space), "state", "value", "low", "high", *COUNTS, "n", "spent"]
+        return pd.DataFrame(lines, columns=columns).astype(dict.fromkeys(COUNTS, "Int64"))
 
     def so_far(self) -> str:
         """In words: how many trials, the best of them, and what they have cost."""
@@ -160,9 +171,11 @@ class Search:
         words += [f"{counts['pruned']} of them stopped at a rung"] * bool(counts["pruned"])
         words += [f"{counts['running']} under way"] * bool(counts["running"])
         words += [f"{int(table['spent'].sum()):,} run-steps spent"]
-        if len(done):
+        if len(done) and done.iloc[0]["generalized"]:
             numbers = " ".join(f"{name}={done.iloc[0][name]}" for name in dict(self.definition.space))
             words += [f"best {done.iloc[0]['value']:,.0f} steps at {numbers}"]
+        elif len(done):
+            words += ["none generalises so far"]
         return ", ".join(words)
 
     def _remaining(self, trials: int | None) -> int:
@@ -266,17 +279,6 @@ def _locked(path: Path, wait: bool = False) -> Iterator[TextIO]:
 def paid(table: pd.DataFrame, budget: float | None) -> pd.DataFrame:
     """The trials that a budget of run-steps pays for, in the order in which they were asked for; a last batch goes beyond it."""
     return table if budget is None else table[table["spent"].cumsum() <= budget]
-
-
-def _mend(journal: Path) -> None:
-    """Cut off a last line that a killed process left unfinished: the journal could not be read after the next one."""
-    lock = JournalFileSymlinkLock(str(journal))  # the one that Optuna appends under
-    lock.acquire()
-    try:
-        if journal.exists() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
-            os.truncate(journal, content.rfind(b"\n") + 1)
-    finally:
-        lock.release()
 
 
 def _distribution(axis: Axis) -> BaseDistribution:

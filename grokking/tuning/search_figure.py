@@ -36,7 +36,7 @@ def _progress(axes: Axes, definition: Definition, table: pd.DataFrame, done: pd.
         axes.plot(
             stopped["total"], [definition.horizon] * len(stopped), "|", ms=8, color=GREY, label="stopped at a rung"
         )
-    if len(done):
+    if (done["generalized"] > 0).any():
         best = done["value"].cummin()
         axes.step(
             [*done["total"], table["total"].max()],
@@ -60,7 +60,7 @@ def _where(axes: Axes, name: str, axis: Axis, table: pd.DataFrame, done: pd.Data
     axes.plot(
         stopped[name] if numbers else stopped[name].astype(str), np.full(len(stopped), horizon), "|", ms=8, color=GREY
     )
-    if len(done):
+    if (done["generalized"] > 0).any():
         best = done.loc[done["value"].idxmin()]
         axes.plot([best[name] if numbers else str(best[name])], [best["value"]], "o", ms=8, mfc="none", color=ORANGE)
     if isinstance(axis, Range) and axis.log:

@@ -100,15 +100,18 @@ def parse_space(texts: Iterable[str], defaults: Settings) -> dict[str, Axis]:
     return space
 
 
-def around_defaults(defaults: Settings) -> dict[str, Axis]:
-    """The optimizer's learning rate and weight decay, from a thirtieth of their defaults to thirty times those."""
+def around_defaults(defaults: Settings, chosen: Settings) -> dict[str, Axis]:
+    """The optimizer's learning rate and weight decay, from a thirtieth of their defaults to thirty times those.
+
+    Not what was `chosen` for all runs.
+    """
     space: dict[str, Axis] = {}
     for name in ("optimizer.lr", "optimizer.weight_decay"):
         default = defaults.get(name)
-        if isinstance(default, float) and default > 0:
+        if isinstance(default, float) and default > 0 and name not in chosen:
             space[name] = Range(float(f"{default / AROUND:.1g}"), float(f"{default * AROUND:.1g}"))
     if not space:
-        raise BadInput("this optimizer has no learning rate or weight decay with a default above 0; say --space")
+        raise BadInput("no learning rate or weight decay with a default above 0 is left to be searched; say --space")
     return space
 
 
