@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from dataclasses import replace
 
@@ -15,8 +16,8 @@ from grokking.engine.trainer import Trainer
 from grokking.errors import Interrupted, Unwritable
 from grokking.execute import jobs as jobs_of
 from grokking.execute import unit
-from grokking.execute.jobs import Job, Jobs
-from grokking.execute.local import execute
+from grokking.execute.jobs import Job, Jobs, train_all
+from grokking.execute.local import Local, execute
 from grokking.execute.progress import Progress
 from grokking.execute.unit import Outcome, Terms
 from grokking.execute.workers import Worker
@@ -61,6 +62,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 from grokking.optim import optimizer, zeros
@@ -356,3 +358,53 @@ def test_what_is_taken_back_leaves_the_bar_where_it_was(four, capsys):
         progress.add(total_steps(four) - 16, [(0, "censored")] * 3)
         assert progress.bar.n == progress.bar.total
     assert "100%" in capsys.readouterr().err
+
+
+# --- workers that stay between two sweeps -------------------------------------------------------------------------
+
+
+def test_workers_stay_and_one_that_died_idle_costs_nothing(tmp_path):
+    prepare(tmp_path)
+    first, second = [[spec] for spec in runs(2)], [[spec] for spec in runs(4)[2:]]
+    with Local(Terms(tmp_path), 2) as executor:
+        assert executor.train(first) == []
+        assert len(executor.idle) == 2
+        for worker in executor.idle:
+            os.kill(worker.process.pid, signal.SIGKILL)
+            worker.process.join()
+        assert executor.train(second) == []
+        assert not list((tmp_path / "failures").glob("[!.]*"))
+        living = [worker.process.pid for worker in executor.idle]
+    assert len(load(tmp_path).runs) == 4
+    for pid in living:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_worker_that_dies_right_behind_its_outcome_has_done_its_work(tmp_path, four):
+    class Quick:
+        def hear(self):
+            return [Outcome("stored"), Outcome("died", "by SIGTERM")]
+
+    worker = Quick()
+    with Progress(four) as progress:
+        jobs, executor = Jobs(Terms(tmp_path), deque(), progress), Local(Terms(tmp_path), 2)
+        executor._listen(worker, jobs, {worker: Job(list(four))})
+    assert executor.idle == [worker]
+    assert not jobs.waiting
+    assert not jobs.failures
+
+
+def test_a_signal_behind_the_last_step_stops_whoever_called(tmp_path, four):
+    """A search would otherwise go on with its next batch."""
+    prepare(tmp_path)
+
+    def serve(jobs, stop):
+        jobs.waiting.clear()
+        os.kill(os.getpid(), signal.SIGINT)
+        while not stop.code:
+            time.sleep(0.01)
+
+    with pytest.raises(Interrupted) as raised:
+        train_all([four], Terms(tmp_path), serve)
+    assert raised.value.code == 130
