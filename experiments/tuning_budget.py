@@ -10,7 +10,7 @@ Here       x + y (mod 31), 60 % of the examples for training, a transformer of w
 Definition Steps to the first evaluation with validation accuracy >= 0.95, censored at the budget. Best of k: the mean over all
            draws of k configurations, chosen by their mean over all seeds but one, of what the chosen one takes with that seed,
            averaged over the seeds. So what chose is not what is reported. Up to a third of the configurations: beyond that the
-           draws are nearly the same, and intervals by resampling are far too narrow (at k = 48 of 48 they cover 63 %, simulated).
+           draws are nearly the same, and intervals by resampling are far too narrow (at k = 48 of 48 they cover about two thirds: simulated in the tests).
            The ranking depends on k if some pair is ordered in both ways with intervals of the log ratio that exclude 0.
 """
 

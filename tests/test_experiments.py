@@ -1,8 +1,10 @@
 """The experiment files: their plans, their figures, and the numbers that documents quote from them."""
 
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,14 +13,16 @@ from grokking.errors import BadInput
 from grokking.experiment import open_experiment
 from grokking.plotting import Drawing, save
 from grokking.publish import PUBLISHED, filled, publish_drawing, verdicts
+from grokking.seeding import stream
 from grokking.store import Results
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
 FILES = [
     f"experiments/{name}.py"
     for name in (
         *("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity"),
-        *("transforms", "ablation_muon", "betas", "recipes"),
+        *("transforms", "ablation_muon", "betas", "recipes", "tuning_budget"),
     )
 ]
 REPRODUCED = FILES[:2]
@@ -139,6 +143,66 @@ def test_what_the_readme_says_of_the_heat_maps_is_in_their_table():
     assert f"a step of Muon takes {own['adamw'] / own['muon']:.1f} times as long as one of AdamW" in text
 
 
+def test_what_is_said_of_searches_is_in_their_tables():
+    import search_strategies
+    import tuning_budget
+
+    text = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    table = pd.read_csv(PUBLISHED / "search_strategies_summary.csv")
+    assert (PUBLISHED / "search_strategies.md").read_text() == search_strategies.markdown(table) + "\n"
+    own = table.set_index(["problem", "strategy"])
+    for strategy, said in (("TPE", "TPE takes {:.2f} of random"), ("TPE, rung", "with a rung {:.2f}.")):
+        assert said.format(own.loc[("stand-in", strategy), "fresh_ratio"]) in text
+    real = own.loc[("mod_add, p = 31", "TPE, rung")]
+    assert f"TPE with a rung finds {real['tuning_ratio']:.2f} of what random search finds" in text
+    assert f"of the {real['on_tuning_seeds']:.0f} steps on its own two seeds {real['steps']:.0f} are left" in text
+    assert (
+        f"{real['fresh_ratio']:.2f} [{real['fresh_ratio_low']:.2f}, {real['fresh_ratio_high']:.2f}] of random" in text
+    )
+    trials = pd.read_csv(PUBLISHED / "search_strategies.csv")
+    halves = search_strategies.summary(trials, 20_000).set_index(["problem", "strategy"])["on_tuning_seeds"]
+    whole = own["on_tuning_seeds"]
+    assert halves["mod_add, p = 31", "TPE, rung"] < whole["mod_add, p = 31", "random"]
+    assert table["n"].eq(20).all()
+
+    found = pd.read_csv(PUBLISHED / "tuning_budget.csv")
+    orders = [tuning_budget.ranking(found, k) for k in (1, 2, 4, 8, 16)]
+    assert [order[0] for order in orders] == ["adamw"] * 3 + ["muon"] * 2
+    assert all(order[2] == "muon" for order in orders[:3])
+    assert all(order[3:] == ["rmsprop", "sgd"] for order in orders)
+    best = found[found["k"] == 16].set_index("optimizer")
+    assert f"at 16 with {best['steps']['muon']:.0f} steps against AdamW's {best['steps']['adamw']:.0f}" in text
+    shares = best["works"]
+    assert (
+        f"({shares['muon']:.0%} of its configurations work, of AdamW's {shares['adamw']:.0%}".replace("%", " %") in text
+    )
+    runs = pd.read_csv(PUBLISHED / "tuning_budget_runs.csv")
+    muon = runs[runs["optimizer.name"] == "muon"]
+    assert (muon["status"] == "diverged").mean() == 1 / 8
+    assert runs["seed"].min() >= 1000
+
+
+def test_bands_of_best_of_k_cover_about_nine_tenths_up_to_a_third_of_the_configurations():
+    """By simulation, with a fifth of the configurations working and the rest tied at the budget."""
+    from tuning_budget import Found
+
+    generator = stream(0, "coverage")
+
+    def searched():
+        level = np.where(generator.random(48) < 0.2, 100 * 10 ** generator.random(48), 5000.0)
+        return Found(np.minimum(1000.0, level[:, None] * np.exp(generator.normal(0, 0.15, (48, 4)))), 1.0)
+
+    truth = np.mean([searched().best() for _ in range(2000)], axis=0)
+    inside = np.zeros(48)
+    for _ in range(100):
+        own = searched()
+        low, high = np.percentile([own.again(generator).best() for _ in range(100)], [2.5, 97.5], axis=0)
+        inside += (low <= truth) & (truth <= high)
+    assert (inside[:16] >= 84).all()
+    assert (inside[:16] <= 98).all()
+    assert inside[47] < 80
+
+
 def test_the_cells_that_were_run_again_are_the_framed_ones():
     open_experiment("experiments/sensitivity.py")
     from sensitivity import CHOSEN
@@ -217,7 +281,7 @@ def test_sweep_then_draw_twice_gives_the_same_csv_bytes(tmp_path, capsys):
 def test_experiments_that_declare_it_are_compiled_and_others_beside_them_are_not(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        "grokking.commands.train.train",
+        "grokking.commands.training.train",
         lambda specs, where, imports, declared: calls.append((declared, len(specs))) or 0,
     )
     compiled, plain = tmp_path / "compiled.py", tmp_path / "plain.py"
