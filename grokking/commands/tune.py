@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from grokking.runs import RunSpec
     from grokking.tuning.definition import Definition
 
-NEEDS = (
-    "tune needs Optuna, which is not installed; pip install 'grokking-lab[tune]' (in a clone: pip install -e '.[tune]')"
-)
-
 
 def tune(
     task: str | None = None,
@@ -49,7 +45,7 @@ def tune(
 
     Configurations are asked for in batches and trained with all tuning seeds side by side. The search may be stopped, killed
     and continued by the same command; with more --trials or --budget it goes on; the same command at once in several shells
-    or machines on one folder works on one search.
+    works on one search.
 
     Args:
         task: see `grokking list tasks`; mod_add if nothing says otherwise.
@@ -105,13 +101,13 @@ def tune(
             tuple(sorted(chosen.items())),
             tuple(axes.items()),
             tuple(parse_seeds(seeds)),
-            objective,
-            sampler,
-            sampler_seed,
-            batch,
-            rungs,
-            reduction,
-            points,
+            objective=objective,
+            sampler=sampler,
+            sampler_seed=sampler_seed,
+            batch=batch,
+            rungs=rungs,
+            reduction=reduction,
+            points=points,
         )
         definition.check()
         make_writable(figures, "figures")
@@ -185,14 +181,9 @@ def _tell(
 def command(definition: "Definition", line: Any, imports: tuple[str, ...], out: Path) -> str:
     """The command that runs a configuration on other seeds."""
     chosen = {**dict(definition.settings), **{name: line[name] for name in dict(definition.space)}}
-    words = [
-        "grokking",
-        "run",
-        "--task",
-        str(chosen.pop("task.name")),
-        "--optimizer",
-        str(chosen.pop("optimizer.name")),
-    ]
+    words = ["grokking", "run"]
+    for flag, name in (("--task", "task.name"), ("--optimizer", "optimizer.name")):
+        words += [flag, str(chosen.pop(name))]
     words += ["--seeds", "0:10", *(["--import", *imports] if imports else [])]
     words += ["--out", str(out)] if out != HERE.out else []
     return shlex.join([*words, "--set", *(f"{name}={value}" for name, value in chosen.items())])

@@ -90,16 +90,15 @@ class Search:
 
         False if none of them could be trained.
         """
-        with journal_errors(self.journal):
-            going = list(batch)
-            for rung in self.definition.rungs:
-                going = self._stop_hopeless(going, rung)
-            for trial, runs in zip(going, self._tried(going, None), strict=True):
-                if runs is not None:
-                    self._judge(trial, runs)
-            ours = {trial.number for trial in batch}
-            self.record()
-            return any(trial.number in ours and trial.state != TrialState.FAIL for trial in self._asked())
+        going = list(batch)
+        for rung in self.definition.rungs:
+            going = self._stop_hopeless(going, rung)
+        for trial, runs in zip(going, self._tried(going, None), strict=True):
+            if runs is not None:
+                self._judge(trial, runs)
+        self.record()
+        ours = {trial.number for trial in batch}
+        return any(trial.number in ours and trial.state != TrialState.FAIL for trial in self._asked())
 
     def record(self) -> None:
         """Write the table down."""
@@ -125,7 +124,8 @@ class Search:
         on = self.definition.promoted(scores)
         for at, (trial, _) in enumerate(tried):
             if at not in on and not trial.state.is_finished():
-                self.storage.set_trial_intermediate_value(self._id(trial), rung, scores[at])
+                with journal_errors(self.journal):
+                    self.storage.set_trial_intermediate_value(trial._trial_id, rung, scores[at])
                 self._tell(trial, state=TrialState.PRUNED)
         return [tried[at][0] for at in on]
 
@@ -231,23 +231,21 @@ class Search:
 
     def _asked(self) -> list[FrozenTrial]:
         """All that were tried or are being tried, in order; not those whose driver died while it asked."""
-        return [trial for trial in self.study.get_trials() if self._complete(trial)]
+        with journal_errors(self.journal):
+            return [trial for trial in self.study.get_trials() if self._complete(trial)]
 
     def _complete(self, trial: FrozenTrial) -> bool:
         return "batch" in trial.user_attrs and set(trial.params) == set(self.distributions)
 
     def _note(self, trial: FrozenTrial, **said: Any) -> None:
         """Write this down with the trial, while it can be."""
-        if not trial.state.is_finished():
-            for name, value in said.items():
-                self.storage.set_trial_user_attr(self._id(trial), name, value)
+        with journal_errors(self.journal):
+            for name, value in said.items() if not trial.state.is_finished() else ():
+                self.storage.set_trial_user_attr(trial._trial_id, name, value)
 
     def _tell(self, trial: FrozenTrial, values: float | None = None, state: TrialState | None = None) -> None:
-        self.study.tell(trial.number, values, state, skip_if_finished=True)
-
-    def _id(self, trial: FrozenTrial) -> int:
-        study = self.storage.get_study_id_from_name(STUDY)
-        return self.storage.get_trial_id_from_study_id_trial_number(study, trial.number)
+        with journal_errors(self.journal):
+            self.study.tell(trial.number, values, state, skip_if_finished=True)
 
     def _write(self, name: str, text: str) -> None:
         """A file of the search, complete or as it was."""
