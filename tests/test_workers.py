@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from dataclasses import replace
@@ -62,6 +64,8 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -408,3 +412,15 @@ def test_a_signal_behind_the_last_step_stops_whoever_called(tmp_path, four):
     with pytest.raises(Interrupted) as raised:
         train_all([four], Terms(tmp_path), serve)
     assert raised.value.code == 130
+
+
+def test_a_bar_of_a_library_in_a_worker_leaves_no_word_of_leaks(tmp_path):
+    """PyTorch's compiler makes one."""
+    (tmp_path / "bar.py").write_text("import io\nfrom tqdm import tqdm\nlist(tqdm(range(2), file=io.StringIO()))\n")
+    settings = ["task.p=7", "model.width=16", "model.heads=2", "batch_size=16", "steps=8"]
+    command = [sys.executable, "-m", "grokking", "run", "--import", "bar.py", "--seeds", "0:4", "--workers", "2"]
+    said = subprocess.run(
+        [*command, "--set", *settings], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stderr
+    assert "4/4 runs done" in said
+    assert "leaked" not in said

@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from tqdm import tqdm
+
 from grokking.errors import Interrupted, notices_as_sentences
 from grokking.execute.signals import stoppable
 from grokking.execute.unit import Advance, Outcome, Terms, attempt
@@ -88,6 +90,9 @@ def _serve(connection: Connection, terms: Terms, imports: tuple[str, ...]) -> No
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     notices_as_sentences()
+    tqdm.set_lock(
+        threading.RLock()
+    )  # for bars of libraries; the usual one is a semaphore, reported as leaked when we are gone
     sys.stdout = sys.stderr  # what a user's rule prints; on stdout stand the parent's results
     try:
         last_words = _last_words(terms.folder, os.getpid()).open("w")
