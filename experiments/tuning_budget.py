@@ -144,9 +144,8 @@ class Found:
         return np.mean(shares, axis=0)
 
 
-Orders = dict[
-    tuple[str, str, int], int
-]  # of a pair with k configurations each: -1 the first is sooner, 1 later, 0 not told
+# Of a pair with k configurations each: -1 the first is sooner, 1 later, 0 not told.
+Orders = dict[tuple[str, str, int], int]
 
 
 def _table(found: Mapping[str, Found], most: int, horizon: float) -> tuple[pd.DataFrame, Orders]:

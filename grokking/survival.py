@@ -186,10 +186,8 @@ def best_of_k_weights(chosen_by: Floats) -> Floats:
     order = np.argsort(chosen_by, kind="stable")
     k, rank = np.arange(1, n + 1)[:, None], np.arange(n)
     left = n - 1 - rank  # worse than it; k - 1 of them fill the draw
-    with np.errstate(
-        invalid="ignore"
-    ):  # by logarithms: the binomial coefficients themselves overflow from n = 1,030 on
-        logs = special.gammaln(left + 1) - special.gammaln(k) - special.gammaln(np.maximum(left - k + 1, 0) + 1)
+    # By logarithms: the binomial coefficients themselves overflow from n = 1,030 on.
+    logs = special.gammaln(left + 1) - special.gammaln(k) - special.gammaln(np.maximum(left - k + 1, 0) + 1)
     logs += special.gammaln(k + 1) + special.gammaln(n - k + 1) - special.gammaln(n + 1)
     by_rank = np.where(left >= k - 1, np.exp(logs), 0.0)
     weights = np.empty((n, n))

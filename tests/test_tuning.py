@@ -129,6 +129,7 @@ def test_whatever_changes_a_search_changes_its_name():
         replace(OWN, points=5),
         replace(OWN, objective="steps_to_sustain"),
         replace(OWN, space=(OWN.space[0], ("optimizer.weight_decay", Range(0.03, 31.0)))),
+        replace(OWN, space=(OWN.space[0], ("optimizer.weight_decay", Range(0.03, 30.0000001)))),
         replace(OWN, settings=tuple({**dict(OWN.settings), "steps": 601}.items())),
     ]
     names = [other.name for other in (OWN, *others)]
@@ -460,6 +461,12 @@ def test_best_of_k_is_the_mean_over_all_draws(chosen_by, seed):
     assert np.allclose(best_of_k(chosen_by, values), exact)
     assert np.allclose(best_of_k(chosen_by)[0], np.mean(chosen_by))
     assert np.isclose(best_of_k(chosen_by)[-1], min(chosen_by))
+
+
+def test_best_of_k_holds_where_binomial_coefficients_overflow():
+    weights = best_of_k_weights(np.arange(2000.0))
+    assert np.allclose(weights.sum(axis=1), 1)
+    assert np.allclose(weights[1, :3], 2 * (1999 - np.arange(3)) / (2000 * 1999))  # of two: rank i, with any worse one
 
 
 def test_best_of_k_refuses_what_is_no_number():

@@ -73,14 +73,13 @@ class Jobs:
         del self.waiting[place]
         return job
 
-    def hear(self, job: Job, message: Advance | Outcome) -> bool:
-        """A unit's progress, which is taken back if it has to be trained again, or its end: then True."""
+    def hear(self, job: Job, message: Advance | Outcome) -> None:
+        """A unit's progress, which is taken back if it has to be trained again, or its end, which is settled."""
         if isinstance(message, Outcome):
             self.settle(job, message)
-            return True
-        job.told.append(message)
-        self.progress.add(*message)
-        return False
+        else:
+            job.told.append(message)
+            self.progress.add(*message)
 
     def settle(self, job: Job, outcome: Outcome) -> None:
         """Put a unit back, whole or in halves, or note its failure; `Unwritable` ends the sweep.

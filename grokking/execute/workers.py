@@ -90,9 +90,8 @@ def _serve(connection: Connection, terms: Terms, imports: tuple[str, ...]) -> No
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     notices_as_sentences()
-    tqdm.set_lock(
-        threading.RLock()
-    )  # for bars of libraries; the usual one is a semaphore, reported as leaked when we are gone
+    # For bars of libraries: the usual lock is a semaphore, which would be reported as leaked when we are gone.
+    tqdm.set_lock(threading.RLock())
     sys.stdout = sys.stderr  # what a user's rule prints; on stdout stand the parent's results
     try:
         last_words = _last_words(terms.folder, os.getpid()).open("w")

@@ -38,7 +38,9 @@ class Range:
         return round(number) if self.integer else float(f"{number:.{DIGITS}g}")
 
     def __str__(self) -> str:
-        return f"{self.low:g}:{self.high:g}" + ("" if self.log else ":linear")
+        """To the last digit: it is part of a search's name."""
+        ends = (repr(end).removesuffix(".0") for end in (self.low, self.high))
+        return ":".join(ends) + ("" if self.log else ":linear")
 
 
 @dataclass(frozen=True)
