@@ -1,6 +1,7 @@
 """Arguments that several commands share, and reading them."""
 
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from grokking.errors import BadInput
+from grokking.registry import Scalar, Settings
 
 Files = Annotated[tuple[str, ...], tyro.conf.Positional]
 Set = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE ...")]
@@ -97,3 +99,13 @@ def told(settings: Sequence[str], flags: Mapping[str, object]) -> dict[str, str]
             )
         found[name] = value
     return {**said, **found}
+
+
+def on_recipe(recipe: str | None, changed: Settings) -> dict[str, Scalar]:
+    """The settings of a recipe, if one is named, with what is `changed`; says which of its own no longer apply."""
+    from grokking.recipes import RECIPES, of_recipe
+
+    own = {} if recipe is None else of_recipe(recipe, changed)
+    if recipe is not None and (dropped := sorted(set(RECIPES[recipe].settings) - set(own) - set(changed))):
+        print(f"grokking: {recipe} without its {', '.join(dropped)}, which were of what is changed", file=sys.stderr)
+    return {"task.name": "mod_add", "optimizer.name": "adamw", **own, **changed}

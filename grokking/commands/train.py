@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from grokking.commands.arguments import HERE, Files, Imports, Set, Where, parse_seeds, told
+from grokking.commands.arguments import HERE, Files, Imports, Set, Where, on_recipe, parse_seeds, told
 from grokking.errors import BadInput
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ def run(
     from grokking.extensions import import_extensions
     from grokking.optim import optimizers
     from grokking.range_test import parse_range, settings_of_range
-    from grokking.recipes import RECIPES, of_recipe
     from grokking.runs import run_spec
     from grokking.store import load, make_writable
 
@@ -57,10 +56,7 @@ def run(
     with contextlib.redirect_stdout(sys.stderr):
         import_extensions(imports)
     changed = told(settings, {"task.name": task, "optimizer.name": optimizer, "steps": steps})
-    own = {} if recipe is None else of_recipe(recipe, changed)
-    if recipe is not None and (dropped := sorted(set(RECIPES[recipe].settings) - set(own) - set(changed))):
-        print(f"grokking: {recipe} without its {', '.join(dropped)}, which were of what is changed", file=sys.stderr)
-    chosen: dict[str, str | int | float] = {"task.name": "mod_add", "optimizer.name": "adamw", **own, **changed}
+    chosen = on_recipe(recipe, changed)
     if lr_range is not None:
         if as_json:
             raise BadInput("--lr-range draws a picture and says what it shows; leave --json out")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from grokking.commands.arguments import HERE, Imports, Set, Where, install, parse_seeds, told
+from grokking.commands.arguments import HERE, Imports, Set, Where, install, on_recipe, parse_seeds, told
 from grokking.errors import BadInput
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ def tune(
     import contextlib
 
     from grokking.extensions import import_extensions
-    from grokking.recipes import of_recipe
     from grokking.runs import defaults_in_use
     from grokking.store import make_writable
     from grokking.tuning.definition import Definition
@@ -92,10 +91,9 @@ def tune(
     with contextlib.redirect_stdout(sys.stderr):
         import_extensions(imports)
         changed = told(settings, {"task.name": task, "optimizer.name": optimizer, "steps": steps})
-        own = {} if recipe is None else of_recipe(recipe, changed)
-        chosen = {"task.name": "mod_add", "optimizer.name": "adamw", **own, **changed}
+        chosen = on_recipe(recipe, changed)
         defaults = defaults_in_use(chosen)
-        axes = parse_space(space, defaults) if space else around_defaults({**defaults, **own}, changed)
+        axes = parse_space(space, defaults) if space else around_defaults({**defaults, **chosen}, changed)
         chosen = {name: value for name, value in chosen.items() if name not in axes or name in changed}
         definition = Definition(
             tuple(sorted(chosen.items())),
