@@ -26,7 +26,7 @@ def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
 
     `runs` has the columns of the runs table, one task and one budget. Columns of the result: n, generalized, sustained;
     success (share generalised, Wilson interval); median_steps (Kaplan–Meier, log-log interval, empty: not reached);
-    mean_steps and mean_epochs (restricted to the budget, t interval); ratio (of the restricted mean to that of the
+    mean_steps and mean_epochs (restricted to the budget, t interval on its logit); ratio (of the restricted mean to that of the
     arm `reference`, paired by seed), p (two-sided sign-flip test of the paired log times), p_holm (Holm over the arms
     of this table) and smallest_p (that n pairs can give at all). Where no run of an arm generalises, its mean and ratio
     are lower bounds without an interval, and `is_bound` says so.
@@ -41,7 +41,7 @@ def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
     lines = []
     for name, group in groups.items():
         steps, events = observed(group)
-        mean = _within(restricted_mean(steps, events, horizon), horizon)
+        mean = restricted_mean(steps, events, horizon)
         ratio, test = _against(times[name], times[reference], name == reference)
         if not events.any():
             mean, ratio = _bare(mean), _bare(ratio)
@@ -133,12 +133,6 @@ def _against(own: pd.Series, reference: pd.Series, itself: bool) -> tuple[Estima
         return Estimate(1.0 if itself else None, None, None, len(both)), None
     a, b = own[both].to_numpy(), reference[both].to_numpy()
     return restricted_mean_ratio(a, b), paired_permutation_test(a, b)
-
-
-def _within(estimate: Estimate, horizon: float) -> Estimate:
-    """A mean restricted to the horizon cannot exceed it, whatever the t interval says."""
-    high = None if estimate.high is None else min(estimate.high, horizon)
-    return Estimate(estimate.value, estimate.low, high, estimate.n)
 
 
 def _bare(estimate: Estimate) -> Estimate:

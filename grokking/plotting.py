@@ -216,7 +216,7 @@ def seed_dots(axes: Axes, groups: Mapping[str, pd.DataFrame], color: str) -> Non
         axes.plot(x[~done], steps[~done], "^", ms=5, color=color, mfc="none")
         mean = restricted_mean(steps, done, float(own["steps"].max()))
         if done.any() and mean.low is not None and mean.high is not None:
-            axes.plot([at, at], [max(mean.low, 1.0), min(mean.high, float(own["steps"].max()))], color="black", lw=1)
+            axes.plot([at, at], [mean.low, mean.high], color="black", lw=1)
         axes.plot([at], [float(mean.value or np.nan)], "_", color="black", ms=14, mew=1.6)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_yscale("log")

@@ -10,9 +10,11 @@ from grokking.survival import (
     kaplan_meier,
     median_steps,
     paired_permutation_test,
+    probability_earlier,
     restricted_mean,
     restricted_mean_ratio,
     restricted_times,
+    stratified_ratio,
     success_rate,
 )
 
@@ -144,11 +146,21 @@ def test_a_run_censored_before_the_horizon_is_refused_with_both_numbers():
     assert restricted_mean([100, 400], [True, False], 400).value == 250
 
 
-def test_restricted_mean_matches_student_t_by_hand():
+def test_restricted_mean_matches_student_t_on_the_logit_by_hand():
     mean = restricted_mean([100, 200, 300, 400], [True, True, True, False], 400)
-    half = 3.182446305284263 * np.sqrt(50_000 / 3) / 2
-    assert (mean.value, mean.low, mean.high) == pytest.approx((250, 250 - half, 250 + half))
+    # se² = 50,000 / 3 / 4; 250 of 400 is odds of 5 / 3, and d logit / dm = 400 / (250 · 150).
+    half = 3.182446305284263 * np.sqrt(50_000 / 12) * 400 / (250 * 150)
+    low, high = (400 / (1 + 3 / 5 * np.exp(-sign * half)) for sign in (-1, 1))
+    assert (mean.value, mean.low, mean.high) == pytest.approx((250, low, high))
     assert mean.n == 4
+
+
+def test_restricted_mean_interval_stays_within_the_horizon_and_is_the_plain_one_far_from_it():
+    near = restricted_mean([100, *[1000] * 9], [True, *[False] * 9], 1000)
+    assert 0 < near.low < near.value < near.high < 1000
+    far = restricted_mean([990, 1000, 1010, 1000], [True] * 4, 1e9)
+    half = 3.182446305284263 * np.sqrt(200 / 3) / 2
+    assert (far.low, far.high) == pytest.approx((1000 - half, 1000 + half), rel=1e-4)
 
 
 def test_one_run_or_pair_has_no_interval():
@@ -212,6 +224,43 @@ def test_ratio_interval_covers_the_truth_and_pairing_narrows_it():
     assert 0.92 <= np.mean([ratio.low <= 2 <= ratio.high for ratio in ratios]) <= 0.97
     unpaired = [restricted_mean_ratio(x, np.roll(y, 1)) for x, y in zip(a[:200], b[:200], strict=True)]
     assert np.mean([r.high / r.low for r in ratios]) < np.mean([r.high / r.low for r in unpaired])
+
+
+def test_stratified_ratio_by_hand_takes_a_seed_as_one_observation():
+    a, b = [100, 200, 300], [80, 90, 130]  # ratio 2, z = (-0.3, 0.1, 0.2)
+    assert stratified_ratio([(a, b)]) == restricted_mean_ratio(a, b)
+    both = stratified_ratio([(a, b), (b, a)])  # ratios 2 and 1/2, and z cancels
+    assert (both.value, both.low, both.high, both.n) == pytest.approx((1, 1, 1, 3))
+    twice = stratified_ratio([(a, b), (a, b)])  # the same seeds again tell nothing new
+    assert (twice.value, twice.low, twice.high) == pytest.approx((2, *_ends(restricted_mean_ratio(a, b))))
+    fresh = stratified_ratio([(a, b), ([200, 300, 100], [90, 130, 80])])  # z = (-0.1, 0.15, -0.05)
+    assert fresh.high / fresh.value == pytest.approx(np.exp(4.302652729911275 * np.sqrt(0.035 / 2 / 3)))
+    with pytest.raises(ValueError, match="same seeds"):
+        stratified_ratio([(a, b), (a[:2], b[:2])])
+
+
+def _ends(estimate):
+    return estimate.low, estimate.high
+
+
+def test_probability_earlier_is_wilsons_interval_where_nothing_ties():
+    earlier = probability_earlier([1, 2, 3, 4, 5], [2, 3, 4, 3, 4])
+    assert earlier.value == 3 / 5
+    assert _ends(earlier) == pytest.approx(_ends(success_rate([True] * 3 + [False] * 2)))
+    always = probability_earlier([1] * 10, [2] * 10)
+    assert (always.value, always.high) == pytest.approx((1, 1))
+    assert always.low == pytest.approx(10 / (10 + Z**2))
+
+
+def test_probability_earlier_counts_ties_half_and_solves_its_own_equation():
+    a, b = [10, 20, 500, 500, 30, 500], [20, 30, 500, 500, 10, 400]
+    found = probability_earlier(a, b)
+    assert found.value == (2 + 2 / 2) / 6
+    ties = 2 / 6 * 6 / 10
+    for p in _ends(found):
+        assert (found.value - p) ** 2 == pytest.approx(Z**2 * (p * (1 - p) - ties / 4) / 6)
+    nothing = probability_earlier([500, 500], [500, 500])
+    assert (nothing.value, nothing.low, nothing.high) == (0.5, None, None)
 
 
 def sign_flip_p(a, b):
