@@ -38,10 +38,10 @@ import torch
 import tyro
 from plain_loop import PlainLoop, plain_model
 from throughput_figure import drawing, markdown, short
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from grokking.engine.cohort import start
+from grokking.engine.operations import operations
 from grokking.engine.trainer import Trainer
 from grokking.execute.local import widest
 from grokking.execute.unit import keep_freed_memory, machine
@@ -193,15 +193,6 @@ def product(config: Config, device: torch.device) -> Form:
     return Form("product", config, 1, repeated(lambda: a @ b, wait))
 
 
-def operations(config: Config) -> float:
-    """Floating-point operations in the matrix products of one step of one run, with the shortcuts taken."""
-    cpu = torch.device("cpu")
-    trainer, cohort = Trainer(config.spec().setting, cpu), start([config.spec(0), config.spec(1)], cpu)
-    with FlopCounterMode(display=False) as counter:
-        trainer.advance(cohort)
-    return counter.get_total_flops() / 2
-
-
 def take_turns(forms: Sequence[Form], rounds: int) -> list[list[float]]:
     """Run-steps per second [round][form]; three steps of each, uncounted, warm up and tell how long a turn must be."""
     lengths = [max(1, round(LEAST_SECONDS * _rate(form, 3) / form.runs)) for form in forms]
@@ -221,7 +212,7 @@ def _rate(form: Form, steps: int) -> float:
 def measure(part: str, forms: Sequence[Form], rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """Lines of the table: these forms, in turns, each against the first that uses as many cores."""
     configs = list(dict.fromkeys(form.config for form in forms))
-    per_step = {config: operations(config) for config in configs}
+    per_step = {config: operations(config.spec()) for config in configs}
     rates = take_turns([*forms, *(product(config, device) for config in configs)], rounds)
     lines = []
     for at, form in enumerate(forms):

@@ -1,7 +1,7 @@
 """The table that compares arms: how many runs generalise, after how many steps, and how sure that is."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
         mean = restricted_mean(steps, events, horizon)
         ratio, test = _against(times[name], times[reference], name == reference)
         if not events.any():
-            mean, ratio = _bare(mean), _bare(ratio)
+            mean, ratio = bare(mean), bare(ratio)
             if name != reference and not observed(groups[reference])[1].any():
                 ratio = Estimate(None, None, None, ratio.n)  # of two bounds nothing follows
         line: dict[str, Any] = {
@@ -54,10 +54,10 @@ def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
             "sustained": int(group["sustained"].sum()),
             "is_bound": not events.any(),
         }
-        line |= _columns("success", success_rate(events)) | _columns("median_steps", median_steps(steps, events))
-        line |= _columns("mean_steps", mean)
-        line |= _columns("mean_epochs", _scaled(mean, 1 / float(group["steps_per_epoch"].iloc[0])))
-        line |= _columns("ratio", ratio)
+        line |= columns("success", success_rate(events)) | columns("median_steps", median_steps(steps, events))
+        line |= columns("mean_steps", mean)
+        line |= columns("mean_epochs", scaled(mean, 1 / float(group["steps_per_epoch"].iloc[0])))
+        line |= columns("ratio", ratio)
         lines.append(line | {"p": test and test.p_value, "smallest_p": test and test.smallest_p})
     table = pd.DataFrame(lines)
     table["p_holm"] = np.nan
@@ -135,19 +135,31 @@ def _against(own: pd.Series, reference: pd.Series, itself: bool) -> tuple[Estima
     return restricted_mean_ratio(a, b), paired_permutation_test(a, b)
 
 
-def _bare(estimate: Estimate) -> Estimate:
+def bare(estimate: Estimate) -> Estimate:
+    """The value alone: what an interval would say is not known."""
     return Estimate(estimate.value, None, None, estimate.n)
 
 
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    """The estimate in another unit."""
     value, low, high = (None if x is None else x * factor for x in (estimate.value, estimate.low, estimate.high))
     return Estimate(value, low, high, estimate.n)
 
 
-def observed(group: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Steps to generalise (the budget where censored) and whether the run did, as arrays [run]."""
-    events = (group["status"] == "generalized").to_numpy(bool)
-    return group["steps_to_generalize"].fillna(group["steps"]).to_numpy(float), events
+Event = Literal["generalize", "sustain"]
+
+
+def observed(
+    group: pd.DataFrame, event: Event = "generalize", horizon: float | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Steps to the event and whether it happened by the horizon (None: each run's budget), as arrays [run].
+
+    Where it did not, the steps are the horizon's.
+    """
+    until = group["steps"].to_numpy(float) if horizon is None else np.full(len(group), horizon)
+    steps = group[f"steps_to_{event}"].to_numpy(float)
+    done = np.isfinite(steps) & (steps <= until)
+    return np.where(done, steps, until), done
 
 
 def _times(group: pd.DataFrame, horizon: float) -> "pd.Series":
@@ -155,5 +167,6 @@ def _times(group: pd.DataFrame, horizon: float) -> "pd.Series":
     return pd.Series(restricted_times(*observed(group), horizon), index=group["seed"].to_numpy())
 
 
-def _columns(name: str, estimate: Estimate) -> dict[str, float | None]:
+def columns(name: str, estimate: Estimate) -> dict[str, float | None]:
+    """An estimate as three columns."""
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

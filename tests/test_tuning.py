@@ -154,6 +154,8 @@ def test_whatever_changes_a_search_changes_its_name():
         ({"space": (("task.name", Choices(("mod_add", "mod_mul"))),)}, "task.name cannot be searched"),
         ({"space": (("model.width", Range(16, 64, integer=True)),)}, "model.width is in --space, but"),
         ({"space": (("optimizer.lr", Range(-1.0, 2.0, log=False)),)}, "optimizer.lr = -1.0"),
+        ({"start": (("optimizer.lr", 1e-3),)}, "start has optimizer.weight_decay = None"),
+        ({"start": (("optimizer.lr", 1e3), ("optimizer.weight_decay", 1.0))}, "start has optimizer.lr = 1000.0"),
     ],
 )
 def test_every_mistake_in_a_definition_is_one_sentence(changed, said):
@@ -210,6 +212,16 @@ def test_a_search_is_the_same_again_and_in_parts(uninterrupted, tmp_path):
     same(drive(tmp_path / "parts", 20), table)
     other = drive(tmp_path / "other", 8, sampler_seed=1)
     assert not other["optimizer.lr"].isin(table["optimizer.lr"]).any()
+
+
+def test_a_search_tries_first_what_it_is_told_to_start_from(tmp_path):
+    start = (("optimizer.lr", 0.004), ("optimizer.weight_decay", 3.0))
+    table = drive(tmp_path, 8, start=start)
+    assert table.loc[0, [name for name, _ in start]].tolist() == [0.004, 3.0]
+    assert not (table["optimizer.lr"][1:] == 0.004).any()
+    same(drive(tmp_path, 8, start=start), table)
+    assert replace(OWN, start=start).name != OWN.name
+    assert "start" not in OWN.described()
 
 
 def test_the_values_are_those_of_the_stored_runs(uninterrupted):

@@ -34,6 +34,7 @@ class Definition:
     rungs: tuple[int, ...] = ()  # budgets that a batch is tried with before the whole one, ascending; runs of their own
     reduction: int = 4  # one in so many passes a rung
     points: int = 4  # of each range, where the sampler is a grid
+    start: tuple[tuple[str, Scalar], ...] = ()  # a configuration that is tried first, such as the one in use so far
 
     def check(self) -> None:
         """Raise `BadInput` for what no search can be made of, corners of the space included."""
@@ -62,6 +63,8 @@ class Definition:
                 raise BadInput(f"{name} cannot be searched; make a search of each, and compare what they find")
             if name in dict(self.settings):
                 raise BadInput(f"{name} is in --space, but it is said for all runs; leave it out of one of them")
+            if self.start and not axis.holds(dict(self.start).get(name)):
+                raise BadInput(f"start has {name} = {dict(self.start).get(name)}; allowed: {axis}")
             for value in axis.points(2):
                 run_spec({**dict(self.settings), **self.middle(), name: value}, self.seeds[0])
 
@@ -81,7 +84,9 @@ class Definition:
     def described(self) -> dict[str, Any]:
         """The definition as plain JSON values."""
         space = {name: str(axis) for name, axis in self.space}
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "start"}
+        if self.start:  # a search without one keeps the name that it had before there was this field
+            own["start"] = dict(self.start)
         return own | {
             "settings": dict(self.settings),
             "space": space,

@@ -214,7 +214,9 @@ class Search:
     def _ask(self, batch: str) -> FrozenTrial:
         self.study.sampler = self._sampler(len(self._asked()))
         waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if self.definition.sampler == "grid" and not waiting:
+        if self.definition.start and not self._asked() and not waiting:
+            self.study.enqueue_trial(dict(self.definition.start))
+        elif self.definition.sampler == "grid" and not waiting:
             self.study.enqueue_trial(self._untried()[0])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

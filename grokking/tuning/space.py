@@ -37,6 +37,10 @@ class Range:
         """The number as it is tried."""
         return round(number) if self.integer else float(f"{number:.{DIGITS}g}")
 
+    def holds(self, value: Scalar | None) -> bool:
+        """Whether the value is one of them."""
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
+
     def __str__(self) -> str:
         """To the last digit: it is part of a search's name."""
         ends = (repr(end).removesuffix(".0") for end in (self.low, self.high))
@@ -52,6 +56,10 @@ class Choices:
     def points(self, number: int) -> list[Scalar]:
         """All of them, however many points a range gets."""
         return list(self.values)
+
+    def holds(self, value: Scalar | None) -> bool:
+        """Whether the value is one of them."""
+        return value in self.values
 
     def __str__(self) -> str:
         return ",".join(map(str, self.values))

@@ -1,0 +1,335 @@
+"""The pictures and tables of experiments/muon_vs_adamw.py."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from grokking.comparison import observed
+from grokking.engine.operations import operations
+from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, step_ticks, style
+from grokking.publish import interval, markdown_table
+from grokking.runs import RunSpec, run_spec
+from grokking.setting import DEFAULTS
+from grokking.store import Results
+from grokking.survival import holm
+from grokking.versus import at_threshold, pooled_t_test, versus
+
+PUBLISHED = 153.09 / 102.89
+THRESHOLDS = (0.9, 0.95, 0.99, 1.0)
+TITLES = {
+    "mod_add": "x + y",
+    "mod_sub": "x − y",
+    "mod_mul": "x · y",
+    "mod_div": "x / y",
+    "mod_exp": "x to the y",
+    "gcd": "gcd(x, y)",
+    "parity": "parity",
+    "all": "all tasks",
+}
+ARM_COLORS = {
+    "adamw": COLORS["adamw"],
+    "muon": COLORS["muon"],
+    "muon, same decay a step": COLORS["muon"],
+    "muon, same decay": "#E69F00",
+}
+
+
+Readings = Mapping[str, tuple[str, str]]  # what is compared → AdamW's arm and the other one, values of the column `arm`
+
+
+def comparison(name: str, results: Results, runs: pd.DataFrame, readings: Readings) -> Drawing:
+    """AdamW against another arm, in one or several readings: every run, the ratios, and who is earlier."""
+    readings = {label: pair for label, pair in readings.items() if set(pair) <= set(runs["arm"])}
+    table = compared(runs, readings)
+    shown = [task for task in TITLES if task in set(table["task"])]
+    arms = list(dict.fromkeys(arm for pair in readings.values() for arm in pair))
+    with style():
+        height = max(0.62, 0.24 * max(len(arms), 2 * len(readings)))
+        figure = Figure(figsize=(12.5, height * len(shown) + 1.3), layout="constrained")
+        dots, ratios, earlier = figure.subplots(1, 3, sharey=True, width_ratios=(1.5, 1.2, 0.8))
+        _dots(dots, runs, arms, shown)
+        _forest(ratios, table, "ratio", readings, shown)
+        _forest(earlier, table, "earlier", readings, shown)
+        _ratio_axis(ratios)
+        earlier.axvline(0.5, color=GREY, lw=0.8)
+        earlier.set(xlim=(-0.03, 1.03), xlabel=f"probability that {_other(readings)} is earlier")
+        dots.set_yticks(range(len(shown)), [_row(task, runs, arms) for task in shown])
+        dots.set_ylim(len(shown) - 0.45, -0.55)
+        for axes in (dots, ratios, earlier):
+            axes.grid(axis="y", visible=False)
+            axes.axhline(len(shown) - 1.5, color="black", lw=0.6)
+            for row in range(1, len(shown) - 1, 2):
+                axes.axhspan(row - 0.5, row + 0.5, color="#F5F5F5", lw=0, zorder=0)
+        figure.legend(handles=_legend(arms), loc="outside upper center", ncols=4)
+        caption(figure, _caption(runs, table, readings, results.machines))
+    n = int(table["n"].min())
+    tables = {"": table, "pooled": pooled(runs, readings), "runs": runs.drop(columns=["arm", "task"])}
+    return Drawing(name, figure, tables, n, _verdict(table), markdown)
+
+
+def compared(runs: pd.DataFrame, readings: Readings) -> pd.DataFrame:
+    """One line per reading and task, and one over all tasks: first crossing, sustained (`kept_…`), and in operations."""
+    parts = []
+    for label, (first, second) in readings.items():
+        crossed = versus(runs, "arm", first, second, "task")
+        kept = versus(runs, "arm", first, second, "task", event="sustain")
+        same = [column for column in kept if column not in ("task", "n", "horizon", "smallest_p")]
+        part = crossed.join(kept[same].add_prefix("kept_"))
+        for side, arm in (("first", first), ("second", second)):
+            part[f"{side}_before_memorizing"] = part["task"].map(_before_memorizing(runs[runs["arm"] == arm]))
+        part.insert(0, "reading", label)
+        parts.append(_with_operations(part, runs, first, second))
+    table = pd.concat(parts, ignore_index=True)
+    for prefix in ("", "kept_"):  # the family is all tasks of all readings
+        tested = table["task"] != "all"
+        table.loc[tested, f"{prefix}p_holm"] = holm(table.loc[tested, f"{prefix}p"].to_numpy(float))
+    return table
+
+
+def _before_memorizing(runs: pd.DataFrame) -> dict[str, int]:
+    """How many runs of each task generalise before they have memorised: nothing is delayed there."""
+    at_once = runs["steps_to_generalize"] < runs["steps_to_memorize"].fillna(np.inf)
+    return at_once.fillna(False).groupby(runs["task"], sort=False).sum().to_dict()
+
+
+def _with_operations(table: pd.DataFrame, runs: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """What a step of the second arm costs over one of the first, and the ratio in operations instead of steps."""
+    cost = {}
+    for task in table.loc[table["task"] != "all", "task"]:
+        a, b = (
+            operations(_spec(runs[(runs["arm"] == arm) & (runs["task"] == task)].iloc[0])) for arm in (first, second)
+        )
+        cost[task] = b / a
+    per_step = table["task"].map({**cost, "all": float(np.exp(np.mean(np.log(list(cost.values())))))})
+    return table.assign(step_cost=per_step, ratio_in_operations=table["ratio"].astype(float) / per_step)
+
+
+def _spec(row: pd.Series) -> RunSpec:
+    """The run of a line of the runs table."""
+    names = [name for name in row.index if name in DEFAULTS or "." in name]
+    settings = {name: row[name] for name in names if not pd.isna(row[name])}
+    return run_spec({name: value.item() if hasattr(value, "item") else value for name, value in settings.items()}, 0)
+
+
+def pooled(runs: pd.DataFrame, readings: Readings) -> pd.DataFrame:
+    """The paper's own test, on our runs."""
+    found = {label: pooled_t_test(runs, "arm", *pair) for label, pair in readings.items()}
+    return pd.DataFrame([{"reading": label, **vars(test)} for label, test in found.items()])
+
+
+def _dots(axes: Axes, runs: pd.DataFrame, arms: Sequence[str], shown: Sequence[str]) -> None:
+    """Every run of every arm; triangles: censored."""
+    for row, task in enumerate(shown[:-1]):
+        for at, arm in enumerate(arms):
+            own = runs[(runs["task"] == task) & (runs["arm"] == arm)].sort_values("seed")
+            middle = row + (at - (len(arms) - 1) / 2) * 0.8 / len(arms)
+            y = middle + np.linspace(-0.26, 0.26, len(own)) / len(arms)
+            steps, done = observed(own)
+            axes.plot(steps[done], y[done], "o", ms=2.8, color=ARM_COLORS[arm], alpha=0.75, mew=0)
+            axes.plot(steps[~done], y[~done], ">", ms=4, color=ARM_COLORS[arm], mfc="none")
+    axes.set_xscale("log")
+    step_ticks(axes.xaxis)
+    axes.set_xlabel("steps to generalise (log)")
+
+
+def _forest(axes: Axes, table: pd.DataFrame, column: str, readings: Readings, shown: Sequence[str]) -> None:
+    """Values with intervals, a row per task: first crossing filled, sustained hollow; a triangle is a bound."""
+    space = 0.8 / (2 * len(readings))
+    for at, (label, (_, arm)) in enumerate(readings.items()):
+        own = table[table["reading"] == label].set_index("task").reindex(shown)
+        for hollow, prefix in enumerate(("", "kept_")):
+            y = np.arange(len(shown)) + (2 * at + hollow - (2 * len(readings) - 1) / 2) * space
+            value, low, high = (own[f"{prefix}{column}{end}"].astype(float).to_numpy() for end in ("", "_low", "_high"))
+            color, fill = ARM_COLORS[arm], "white" if hollow else ARM_COLORS[arm]
+            axes.hlines(y, low, high, color=color, lw=1.3)
+            bound = own[f"{prefix}bound"].fillna("").to_numpy() * (column == "ratio") * np.isnan(low)
+            for marker, sign in (("o", ""), (">", "≥"), ("<", "≤")):
+                axes.plot(value[bound == sign], y[bound == sign], marker, ms=4.5, color=color, mfc=fill)
+
+
+def _ratio_axis(axes: Axes) -> None:
+    axes.axvline(1, color=GREY, lw=0.8)
+    axes.axvline(PUBLISHED, color="black", lw=0.9, ls=":")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("AdamW's steps over the other's (log)")
+
+
+def _row(task: str, runs: pd.DataFrame, arms: Sequence[str]) -> str:
+    """The name of a task, and how many runs of each arm generalise."""
+    if task == "all":
+        return TITLES[task]
+    own = [runs[(runs["task"] == task) & (runs["arm"] == arm)] for arm in arms]
+    counts = [str(int((group["status"] == "generalized").sum())) for group in own if len(group)]
+    return f"{TITLES[task]}\n{', '.join(counts)} of {max(map(len, own))}"
+
+
+def _legend(arms: Sequence[str]) -> list[Line2D]:
+    handles = [Line2D([], [], ls="", marker="o", color=ARM_COLORS[arm], label=_words(arm)) for arm in arms]
+    kinds = (("first crossing", "black"), ("sustained", "white"))
+    handles += [Line2D([], [], marker="o", color="black", mfc=fill, label=label) for label, fill in kinds]
+    return [*handles, Line2D([], [], color="black", ls=":", label="published: 1.49")]
+
+
+def _words(arm: str) -> str:
+    name, *rest = arm.split(", ", 1)
+    return ", ".join([{"adamw": "AdamW", "muon": "Muon"}.get(name, name), *rest])
+
+
+def _other(readings: Readings) -> str:
+    others = {pair[1].split(",")[0] for pair in readings.values()}
+    return _words(others.pop()) if len(others) == 1 else "the other"
+
+
+def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machines: Sequence[str]) -> str:
+    tests = "; ".join(
+        f"{line['first']:.1f} against {line['second']:.1f} epochs, t = {line['t']:.1f}, p = {line['p']:.1g}, {line['dropped']} runs dropped"
+        for line in pooled(runs, readings).to_dict("records")
+    )
+    fractions = runs.groupby("task", sort=False)["train_fraction"].first()
+    splits = ", ".join(f"{TITLES[task]} {share:.0%}" for task, share in fractions.items())
+    first = runs.iloc[0]
+    return (
+        f"AdamW and Muon on the tasks of Tveit et al. 2025 and subtraction (p = 97; examples for training: {splits}), transformer with "
+        f"{first['model.depth']} layer(s) of width {first['model.width']}, batch 512, n = {int(table['n'].min())} seeds, the same for all. Left: "
+        f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot; triangles: not within {first['steps']:,} steps; "
+        "beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals (all "
+        "tasks: geometric mean); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again. "
+        f"Right: probability of being earlier with the same seed. The paper's pooled t-test on these runs: {tests}. Trained on: "
+        f"{'; '.join(machines)}."
+    )
+
+
+def _verdict(table: pd.DataFrame) -> Verdict:
+    """The published ratio against ours over all tasks."""
+    words, answers = [], []
+    for label, own in table.groupby("reading", sort=False):
+        row, each = own[own["task"] == "all"].iloc[0], own[own["task"] != "all"]
+        sooner = int((each["ratio_low"] > 1).sum())
+        said = f"{label}: " if table["reading"].nunique() > 1 else ""
+        words.append(
+            f"{said}{interval(row, 'ratio', 2)}, sustained {interval(row, 'kept_ratio', 2)}, sooner on {sooner} of {len(each)} tasks"
+        )
+        low, high = row["ratio_low"], row["ratio_high"]
+        answers.append(
+            "larger"
+            if low > PUBLISHED
+            else "consistent"
+            if high >= PUBLISHED
+            else "smaller"
+            if low > 1
+            else "not sooner"
+        )
+    n = int(table["n"].min())
+    claim = "AdamW needs 1.49 times the epochs of Muon (153.09 / 102.89, six tasks pooled, Tveit et al. 2025)"
+    return Verdict(
+        claim, f"{'; '.join(words)} (n = {n} seeds, each with every task)", "; ".join(dict.fromkeys(answers))
+    )
+
+
+HEAD = (
+    *("task", "AdamW generalises", "the other", "AdamW's median steps", "the other's", "AdamW / the other"),
+    *("until it stays", "in operations", "other earlier", "p (Holm)"),
+)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The comparison as it stands in a document."""
+    several = table["reading"].nunique() > 1
+    rows = []
+    for label, own in table.groupby("reading", sort=False):
+        lines = {line["task"]: line for line in own.to_dict("records")}
+        for task in TITLES:
+            cells = _cells(lines[task], len(lines) - 1) if task in lines else ("not run", *["–"] * (len(HEAD) - 2))
+            rows.append((*([str(label)] if several else []), TITLES[task], *cells))
+    return markdown_table([*(["arm"] if several else []), *HEAD], rows)
+
+
+def _cells(line: dict[Hashable, Any], tasks: int) -> tuple[str, ...]:
+    together = line["task"] == "all"
+    of = line["n"] * (tasks if together else 1)
+    medians = ["–", "–"] if together else [interval(line, f"{side}_median_steps") for side in ("first", "second")]
+    return (
+        *(f"{line[f'{side}_events']:.0f} of {of:.0f}" for side in ("first", "second")),
+        *medians,
+        _ratio(line, ""),
+        _ratio(line, "kept_"),
+        f"{line['ratio_in_operations']:.2f}",
+        interval(line, "earlier", 2),
+        f"{line['p']:.2g}" + ("" if together else f" ({line['p_holm']:.2g})"),
+    )
+
+
+def _ratio(line: dict[Hashable, Any], prefix: str) -> str:
+    if pd.isna(line[f"{prefix}ratio"]):
+        return "neither"
+    bound = line[f"{prefix}bound"] if line["task"] != "all" else ""
+    return f"{bound} {line[f'{prefix}ratio']:.2f}" if bound else interval(line, f"{prefix}ratio", 2)
+
+
+def thresholds(results: Results, runs: pd.DataFrame) -> Drawing:
+    """The ratio of AdamW's steps to Muon's, for several thresholds of validation accuracy."""
+    parts = []
+    for threshold in THRESHOLDS:
+        own = at_threshold(runs, results.curves, threshold)
+        parts.append(versus(own, "arm", "adamw", "muon", "task").assign(threshold=threshold))
+    table = pd.concat(parts, ignore_index=True)
+    shown = [task for task in TITLES if task in set(table["task"])]
+    with style():
+        figure = Figure(figsize=(7.5, 4), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(1, color=GREY, lw=0.8)
+        for at, task in enumerate(shown):
+            own = table[table["task"] == task]
+            x = np.arange(len(own)) + (at - len(shown) / 2) * 0.06
+            color = "black" if task == "all" else TASK_COLORS[at]
+            axes.plot(
+                x,
+                own["ratio"].astype(float),
+                "o-",
+                ms=4,
+                lw=1.8 if task == "all" else 0.8,
+                color=color,
+                label=TITLES[task],
+            )
+            axes.vlines(x, own["ratio_low"].astype(float), own["ratio_high"].astype(float), color=color, lw=1)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(FixedLocator([0.5, 1, 2, 3, 5, 10, 20]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(range(len(THRESHOLDS)), [f"{threshold:.0%}" for threshold in THRESHOLDS])
+        axes.set(xlabel="validation accuracy to reach", ylabel="AdamW's steps over Muon's (log)")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        n, budget = int(table["n"].min()), runs["steps"].max()
+        caption(
+            figure,
+            f"Both optimizers at what their searches found, n = {n} seeds, each run until every validation example is right or for {budget:,} "
+            "steps: ratio of restricted means of the steps to the first evaluation with at least this validation accuracy, paired by seed, "
+            f"with 95 % intervals; all tasks: geometric mean. Trained on: {'; '.join(results.machines)}.",
+        )
+    tables = {"": table, "runs": runs.drop(columns=["arm", "task"])}
+    return Drawing("muon_vs_adamw_thresholds", figure, tables, n, None, thresholds_markdown)
+
+
+TASK_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#8648E8")
+
+
+def thresholds_markdown(table: pd.DataFrame) -> str:
+    """A line per task, a column per threshold."""
+    lines = []
+    for task in dict.fromkeys(table["task"]):
+        own = table[table["task"] == task].to_dict("records")
+        counts = [f"{line['first_events']:.0f}, {line['second_events']:.0f}" for line in own]
+        lines.append(
+            (TITLES[task], *(f"{_ratio(line, '')} ({count})" for line, count in zip(own, counts, strict=True)))
+        )
+    head = ("task", *(f"{threshold:.0%} (runs that do: AdamW, Muon)" for threshold in THRESHOLDS))
+    return markdown_table(head, lines)
