@@ -31,6 +31,7 @@ from grokking.optim import optimizers
 from grokking.plotting import COLORS, Drawing, Verdict, caption, rates_axis, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table
 from grokking.registry import Scalar, Settings
+from grokking.selection import split
 from grokking.store import Results
 from grokking.study import Study
 from grokking.survival import restricted_mean
@@ -137,8 +138,7 @@ COMPILE = ("laptop",)
 
 def draw(results: Results) -> Sequence[Drawing]:
     """Time to generalise against the learning rate, a panel for each part."""
-    tuning = results.runs["seed"].isin(SEEDS)
-    runs, fresh = results.runs[tuning], results.runs[~tuning]
+    runs, fresh = split(results.runs)
     table = _table(runs, float(runs["steps"].max()))
     colors = ["black", *(COLORS[name] for name in ("muon", "adamw", "adam", "lion", "rmsprop", "sgd"))]
     with style():

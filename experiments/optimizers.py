@@ -34,6 +34,7 @@ from grokking.plotting import (
     survival_curve,
 )
 from grokking.publish import comparison_table
+from grokking.selection import split
 from grokking.store import Results
 from grokking.study import Study, grid
 from grokking.survival import kaplan_meier
@@ -70,11 +71,10 @@ COMPILE = ("laptop", "paper")
 
 def draw(results: Results) -> Sequence[Drawing]:
     """Time to generalise per optimizer with its estimates; and the grid behind the settings, where it was run."""
-    runs = results.runs
-    tuning = runs["seed"].isin(TUNING_SEEDS)
-    drawings = [_comparison(runs[~tuning].assign(arm=_arm), results.machines)]
-    if tuning.any():
-        drawings.append(_grid(runs[tuning], results.machines))
+    tuning, fresh = split(results.runs)
+    drawings = [_comparison(fresh.assign(arm=_arm), results.machines)]
+    if len(tuning):
+        drawings.append(_grid(tuning, results.machines))
     return drawings
 
 

@@ -27,6 +27,7 @@ from grokking.comparison import cells, compare
 from grokking.plotting import Drawing, caption, heat_map, label, seed_dots, step_ticks, style
 from grokking.publish import comparison_table, markdown_table
 from grokking.registry import Settings
+from grokking.selection import split
 from grokking.store import Results
 from grokking.study import Study, grid
 
@@ -82,10 +83,10 @@ COMPILE = ("laptop",)
 
 def draw(results: Results) -> Sequence[Drawing]:
     """A heat map per optimizer; and every optimizer at its best cell, on seeds that did not choose it."""
-    tuning = results.runs["seed"].isin(SEEDS)
-    drawings = [_maps(results.runs[tuning], results.machines)]
-    if (results.runs.loc[~tuning, "optimizer.name"] == "adamw").any():  # which the others are compared with
-        drawings.append(_best_cells(results.runs[~tuning], results.machines))
+    tuning, fresh = split(results.runs)
+    drawings = [_maps(tuning, results.machines)]
+    if (fresh["optimizer.name"] == "adamw").any():  # which the others are compared with
+        drawings.append(_best_cells(fresh, results.machines))
     return drawings
 
 

@@ -31,6 +31,7 @@ from grokking.comparison import cells, compare, paired_ratio
 from grokking.plotting import COLORS, Drawing, Verdict, caption, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table, p_value
 from grokking.registry import Settings
+from grokking.selection import split
 from grokking.store import Results
 from grokking.study import Study, grid
 
@@ -91,8 +92,7 @@ def draw(results: Results) -> Sequence[Drawing]:
     runs = results.runs.assign(method=[_method(row) for row in results.runs.to_dict("records")])
     for name in NUMBERS:
         runs[name] = runs.get(name, np.nan)
-    tuning = runs[runs["seed"].isin(SEEDS)]
-    fresh = runs[~runs["seed"].isin(SEEDS)]
+    tuning, fresh = split(runs)
     drawings = [_comparison(fresh, results.machines)] if set(GRIDS) <= set(fresh["method"]) else []
     return [*drawings, _tuning(tuning, results.machines)] if len(tuning) else drawings
 
