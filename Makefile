@@ -3,9 +3,13 @@ TORCH ?= torch==2.13.0# used when .venv is made; `rm -rf .venv` to choose again
 PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
+# Every experiment at the scale that is published, and what is no study but a script of its own.
+ALL := delayed_generalization:paper optimizers:paper conditions:laptop precision:paper sensitivity:laptop \
+	transforms:laptop ablation_muon:laptop betas:laptop recipes:laptop tuning_budget:laptop
+SCRIPTS := muon_vs_adamw_tuning search_strategies optimizer_atlas throughput
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce test check figures faults bench gpu clean
+.PHONY: help install reproduce reproduce-all test check figures faults bench gpu clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +34,13 @@ reproduce: install  ## train and draw every figure on this machine: a first smal
 	@[ -e figures/optimizers.png ] || $(BIN)/grokking draw $(EXPERIMENTS) --scale smoke
 	$(BIN)/grokking sweep $(EXPERIMENTS) --scale laptop
 	$(BIN)/grokking draw $(EXPERIMENTS) --scale laptop
+
+reproduce-all: .venv/complete  ## train and draw every experiment as it is published: days on two cores; may be stopped and continued
+	for one in $(ALL); do \
+		$(BIN)/grokking sweep experiments/$${one%:*}.py --scale $${one#*:} && \
+		$(BIN)/grokking draw experiments/$${one%:*}.py --scale $${one#*:} || exit 1; \
+	done
+	for one in $(SCRIPTS); do $(BIN)/python experiments/$$one.py || exit 1; done
 
 figures: install  ## draw again from what is stored, without training
 	$(BIN)/grokking draw $(EXPERIMENTS) --scale laptop

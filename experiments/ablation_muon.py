@@ -133,6 +133,7 @@ STUDIES = {
     "smoke": [Study({**SMALL, "steps": 300}, ALL[::9], range(1000, 1001))],
     "laptop": [Study({**REAL, **FINE}, ALL, SEEDS), Study({**REAL, **FINE}, BEST, range(10))],
 }
+RUN_STEPS = {"smoke": 3_300, "laptop": 924_000}  # at most: the sum of all budgets
 COMPILE = ("laptop",)
 
 

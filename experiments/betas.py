@@ -57,6 +57,7 @@ STUDIES = {
     ],
     "laptop": [Study(REAL, ONE_AT_A_TIME, range(5)), Study(UNDECAYED, EPSILONS, range(3))],
 }
+RUN_STEPS = {"smoke": 7_000, "laptop": 224_000}  # at most: the sum of all budgets
 COMPILE = ("laptop",)
 
 

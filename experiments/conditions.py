@@ -34,6 +34,7 @@ CONDITIONS: dict[str, Settings] = {
 STUDIES = {
     "laptop": [Study(REAL, list(CONDITIONS.values()), range(3))],
 }
+RUN_STEPS = {"laptop": 48_000}  # at most: the sum of all budgets
 
 
 def draw(results: Results) -> Sequence[Drawing]:

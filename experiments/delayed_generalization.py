@@ -43,6 +43,7 @@ STUDIES = {
     "laptop": [Study(REAL, ARMS, range(3))],
     "paper": [Study(REAL, ARMS, range(5))],
 }
+RUN_STEPS = {"smoke": 10_000, "laptop": 60_000, "paper": 100_000}  # at most: the sum of all budgets
 COMPILE = ("laptop", "paper")
 
 

@@ -15,6 +15,16 @@ TASKS: dict[str, Settings] = {  # the paper's six at its splits; subtraction, wh
     "gcd": {"task.name": "gcd", "task.p": 97, "train_fraction": 0.5},
     "parity": {"task.name": "parity", "task.bits": 10, "train_fraction": 0.5},
 }
+TITLES = {
+    "mod_add": "x + y",
+    "mod_sub": "x − y",
+    "mod_mul": "x · y",
+    "mod_div": "x / y",
+    "mod_exp": "x to the y",
+    "gcd": "gcd(x, y)",
+    "parity": "parity",
+    "all": "all tasks",
+}
 TUNING_SEEDS = (1000, 1001)
 SEARCH_STEPS = 30_000  # that a search may spend
 # A decade and a half of learning rate and of decay for every group of parameters, around what earlier grids found best

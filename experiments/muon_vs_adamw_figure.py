@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from muon_and_adamw import TITLES
 
 from grokking.comparison import observed
 from grokking.engine.operations import operations
@@ -22,16 +23,6 @@ from grokking.versus import at_threshold, pooled_t_test, versus
 
 PUBLISHED = 153.09 / 102.89
 THRESHOLDS = (0.9, 0.95, 0.99, 1.0)
-TITLES = {
-    "mod_add": "x + y",
-    "mod_sub": "x − y",
-    "mod_mul": "x · y",
-    "mod_div": "x / y",
-    "mod_exp": "x to the y",
-    "gcd": "gcd(x, y)",
-    "parity": "parity",
-    "all": "all tasks",
-}
 ARM_COLORS = {
     "adamw": COLORS["adamw"],
     "muon": COLORS["muon"],

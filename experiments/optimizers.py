@@ -59,13 +59,14 @@ TUNING = [
 ARMS = [*five_optimizers.BEST, *five_optimizers.BEST_UNDECAYED]
 STUDIES = {
     "smoke": [Study(SMALL, ARMS, range(1))],
-    "laptop": [Study(REAL, ARMS, range(5))],
+    "laptop": [Study(REAL, five_optimizers.BEST, range(5)), Study(REAL, five_optimizers.BEST_UNDECAYED, range(3))],
     "paper": [
         Study(REAL, five_optimizers.BEST, range(10)),
         Study(REAL, five_optimizers.BEST_UNDECAYED, range(5)),
         *TUNING,
     ],
 }
+RUN_STEPS = {"smoke": 10_000, "laptop": 80_000, "paper": 330_000}  # at most: the sum of all budgets
 COMPILE = ("laptop", "paper")
 
 

@@ -44,6 +44,7 @@ STUDIES = {
     "laptop": [Study(REAL, ARMS, range(10))],
     "paper": [Study(REAL, ARMS, range(30))],
 }
+RUN_STEPS = {"smoke": 8_000, "laptop": 160_000, "paper": 480_000}  # at most: the sum of all budgets
 COMPILE = ("laptop", "paper")
 EQUAL = (0.8, 1.25)  # a ratio of steps within these is called equal; the interval decides, not p
 

@@ -58,6 +58,7 @@ STUDIES = {
     "laptop": [Study(base(name), [{}], SEEDS[name]) for name in RECIPES if name not in TOO_LARGE],
     "paper": [Study(RECIPES[name].settings, [{}], SEEDS[name]) for name in RECIPES],
 }
+RUN_STEPS = {"smoke": 180, "laptop": 252_000, "paper": 5_810_000}  # at most: the sum of all budgets
 COMPILE = ("laptop",)
 
 

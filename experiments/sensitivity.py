@@ -78,6 +78,7 @@ STUDIES = {
     "smoke": [Study({**SMALL, "steps": 300}, [cell for name in GRIDS for cell in grid_of(name)[::7]], SEEDS[:1])],
     "laptop": [*(Study(REAL, grid_of(name), SEEDS) for name in GRIDS), Study(REAL, BEST, range(10))],
 }
+RUN_STEPS = {"smoke": 9_000, "laptop": 1_400_000}  # at most: the sum of all budgets
 COMPILE = ("laptop",)
 
 

@@ -78,6 +78,7 @@ STUDIES = {
     ],
     "laptop": [*TUNING, Study(REAL, [*CHOSEN.values(), *AS_PUBLISHED.values()], range(10))],
 }
+RUN_STEPS = {"smoke": 1_800, "laptop": 600_000}  # at most: the sum of all budgets
 COMPILE = ("laptop",)
 NUMBERS = (  # that tell the settings apart
     "optimizer.lr",

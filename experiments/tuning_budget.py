@@ -67,6 +67,7 @@ STUDIES = {
     "laptop": [Study(SMALL, configurations(name, CONFIGURATIONS), SEEDS) for name in OPTIMIZERS],
     "paper": [Study({"steps": 2_000}, configurations(name, 2 * CONFIGURATIONS), SEEDS) for name in OPTIMIZERS],
 }
+RUN_STEPS = {"smoke": 6_000, "laptop": 960_000, "paper": 3_840_000}  # at most: the sum of all budgets
 COMPILE = ("laptop", "paper")
 
 
