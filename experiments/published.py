@@ -1,0 +1,284 @@
+"""What was published, and what we found: one row a claim, from the committed tables alone. The main table of REPRODUCING.md.
+
+Verdicts: `reproduced` where our interval or runs contain what was published; `not reproduced` where they do not; `only …` where it
+depends on the setting; `undecided` where our runs cannot tell; `not run` where there are none. Published ratios of steps have no
+intervals of their own, and most of them one seed. Trains nothing: `python experiments/published.py --publish`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tyro
+
+from grokking.publish import PUBLISHED, interval, markdown_table, rewrite_documents
+
+TVEIT = 153.09 / 102.89
+
+
+@dataclass(frozen=True)
+class Found:
+    """Ours, in words, and whether it agrees."""
+
+    ours: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published statement, and how our tables answer it."""
+
+    source: str
+    published: str
+    found: Callable[["Tables"], Found]
+    command: str
+    needs: tuple[str, ...]  # tables; without one of them the claim is not run
+
+
+class Tables:
+    """The committed tables by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.folder / f"{name}.csv")
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / f"{name}.csv").is_file()
+
+    def line(self, name: str, **where: object) -> dict[str, Any]:
+        """The one line of a table where these columns have these values."""
+        table = self[name]
+        for column, value in where.items():
+            table = table[table[column] == value]
+        (line,) = table.to_dict("records")
+        return {str(key): value for key, value in line.items()}
+
+
+def main(publish: bool = False) -> None:
+    """Print the table, and with `publish` write it where the documents take it from.
+
+    Args:
+        publish: maintainers: to figures/published, and rewrite the documents.
+    """
+    tables = Tables(PUBLISHED)
+    print(claims_table(tables))
+    if publish:
+        (PUBLISHED / "claims.md").write_text(claims_table(tables) + "\n")
+        if {"muon_vs_adamw", "muon_vs_adamw_defaults"} <= {path.stem for path in PUBLISHED.glob("*.csv")}:
+            (PUBLISHED / "answer.md").write_text(answer(tables) + "\n")
+        rewrite_documents()
+
+
+def claims_table(tables: Tables) -> str:
+    """One row a claim, as it stands in a document."""
+    rows = []
+    for claim in CLAIMS:
+        ran = all(name in tables for name in claim.needs)
+        found = claim.found(tables) if ran else Found("–", "not run")
+        rows.append((claim.source, claim.published, found.ours, found.verdict, f"`{claim.command}`"))
+    return markdown_table(("source", "published", "ours", "verdict", "command"), rows)
+
+
+# --- Muon and AdamW -----------------------------------------------------------------------------------------------------
+
+
+def answer(tables: Tables) -> str:
+    """Does Muon grok faster than AdamW? In three sentences."""
+    tuned, defaults = tables["muon_vs_adamw"], tables["muon_vs_adamw_defaults"]
+    together = tuned[tuned["task"] == "all"].iloc[0]
+    each = tuned[tuned["task"] != "all"]
+    sooner = int((each["ratio_low"] > 1).sum())
+    stated = defaults[(defaults["task"] == "all") & (defaults["reading"] == "same decay a step")].iloc[0]
+    return (
+        f"Tuned alike, Muon is ahead on {sooner} of {len(each)} tasks: AdamW takes {interval(together, 'ratio', 2)} times its steps to 95 % "
+        f"validation accuracy, and {interval(together, 'kept_ratio', 2)} times until it stays there (geometric mean, n = {together['n']:.0f} "
+        f"paired seeds, 95 % intervals; published: {TVEIT:.2f}). A step of Muon is {together['step_cost']:.1f} times the arithmetic, so by "
+        f"operations AdamW takes {together['ratio_in_operations']:.2f} times what Muon takes. At stated numbers, untuned, it is "
+        f"{interval(stated, 'ratio', 2)} times the steps (n = {stated['n']:.0f}): more than half of what a comparison shows can be tuning."
+    )
+
+
+def _muon(table: str, **where: object) -> Callable[[Tables], Found]:
+    """The published ratio against ours over all tasks."""
+
+    def found(tables: Tables) -> Found:
+        line = tables.line(table, task="all", **where)
+        return Found(f"{interval(line, 'ratio', 2)} (n = {line['n']:.0f})", _against(TVEIT, line))
+
+    return found
+
+
+def _against(published: float, line: dict[str, Any], name: str = "ratio") -> str:
+    """Whether the interval of a ratio holds the published one; and if not, on which side it lies."""
+    low, high = line[f"{name}_low"], line[f"{name}_high"]
+    if pd.isna(low) or pd.isna(high):
+        return "undecided"
+    return "reproduced" if low <= published <= high else f"not reproduced: {'larger' if low > published else 'smaller'}"
+
+
+def _fewer_epochs(tables: Tables) -> Found:
+    shares = {}
+    for name, where in (("muon_vs_adamw", {}), ("muon_vs_adamw_defaults", {"reading": "same decay a step"})):
+        line = tables.line(name, task="all", **where)
+        shares[name] = (1 - 1 / line["ratio"], 1 - 1 / line["ratio_low"], 1 - 1 / line["ratio_high"])
+    words = [
+        f"{name} {value:.0%} [{low:.0%}, {high:.0%}]"
+        for name, (value, low, high) in zip(("tuned", "stated"), shares.values(), strict=True)
+    ]
+    inside = [low <= 0.3 <= high for _, low, high in shares.values()]
+    return Found(
+        "; ".join(words), "reproduced" if all(inside) else "only in part" if any(inside) else "not reproduced: more"
+    )
+
+
+def _epochs(tables: Tables) -> Found:
+    table = tables["muon_vs_adamw_defaults"]
+    own = table[(table["reading"] == "same decay a step") & (table["task"] != "all")]
+    spans = [(own[f"{side}_mean_epochs"].min(), own[f"{side}_mean_epochs"].max()) for side in ("first", "second")]
+    words = "; ".join(
+        f"{name} {low:.0f} to {high:.0f}" for name, (low, high) in zip(("AdamW", "Muon"), spans, strict=True)
+    )
+    inside = spans[0][0] >= 50 and spans[0][1] <= 100 and spans[1][0] >= 35 and spans[1][1] <= 70
+    return Found(
+        f"stated numbers, means of the tasks: {words} epochs",
+        "reproduced" if inside else "not reproduced: no one range for all tasks",
+    )
+
+
+def _wider_tuning(tables: Tables) -> Found:
+    tuned, stated = (
+        tables.line("muon_vs_adamw", task="all"),
+        tables.line("muon_vs_adamw_defaults", task="all", reading="same decay a step"),
+    )
+    words = f"stated {interval(stated, 'ratio', 2)}, tuned {interval(tuned, 'ratio', 2)}"
+    if tuned["ratio_low"] <= 1:
+        return Found(words, "reproduced")
+    return Found(
+        words, "in part: it shrinks and stays" if tuned["ratio_high"] < stated["ratio_low"] else "not reproduced"
+    )
+
+
+def _subtraction(tables: Tables) -> Found:
+    line = tables.line("muon_vs_adamw", task="mod_sub")
+    ours = f"first crossing {interval(line, 'ratio', 2)}, sustained {interval(line, 'kept_ratio', 2)} (tuned, n = {line['n']:.0f})"
+    return Found(ours, "reproduced" if line["ratio_low"] <= 1 else "not reproduced: Muon is sooner here, too")
+
+
+# --- others -------------------------------------------------------------------------------------------------------------
+
+
+def _recipe(name: str) -> Callable[[Tables], Found]:
+    """What experiments/recipes.py says of a recipe."""
+
+    def found(tables: Tables) -> Found:
+        line = tables.line("recipes", recipe=name)
+        median = f"{line['median']:,.0f}" if line["median"] < line["budget"] else f"not within {line['budget']:,.0f}"
+        verdict = {"as published": "reproduced", "consistent so far": "undecided (consistent so far)"}.get(
+            line["verdict"], line["verdict"]
+        )
+        return Found(f"{median} steps ({line['generalized']} of {line['n']} runs)", verdict)
+
+    return found
+
+
+def _grokfast(tables: Tables) -> Found:
+    table = tables["transforms"].set_index("method")
+    tuned, bare, untuned = (table.loc[name] for name in ("Grokfast", "Adam", "Adam, Grokfast"))
+    return Found(
+        f"against AdamW, tuned alike: {1 / tuned['ratio']:.2f} [{1 / tuned['ratio_high']:.2f}, {1 / tuned['ratio_low']:.2f}] times as soon; its own "
+        f"comparison (Adam without decay): {bare['generalized']} of {bare['n']} runs against {untuned['generalized']} of {untuned['n']}",
+        "only against Adam without weight decay",
+    )
+
+
+def _orthograd(tables: Tables) -> Found:
+    line = tables.line("transforms", method="⊥Grad")
+    return Found(
+        f"{line['generalized']} of {line['n']} runs within 2,000 steps, tuned on AdamW (transformer, p = 59)",
+        "not reproduced here",
+    )
+
+
+def _scale(tables: Tables) -> Found:
+    table = tables["ablation_muon"].set_index(["part", "variant"])
+    none, bare = table.loc[("scale", "none")], table.loc[("Newton–Schulz steps", "0")]
+    verdicts = [_against(value, dict(line)) for value, line in ((1744 / 1856, none), (3088 / 1856, bare))]
+    words = f"{interval(none, 'ratio', 2)}; {interval(bare, 'ratio', 2)} (tuned, n = {none['n']})"
+    return Found(words, f"the first {verdicts[0]}, the second {verdicts[1]}")
+
+
+def _depends(tables: Tables) -> Found:
+    table = tables["tuning_budget"]
+    wanted = {name: table[table["optimizer"] == name].set_index("k")["steps"] for name in ("adamw", "muon")}
+    words = ", ".join(f"best of {k}: {wanted['adamw'][k]:,.0f} and {wanted['muon'][k]:,.0f}" for k in (1, 4, 16))
+    return Found(f"AdamW and Muon, {words} steps", "undecided: no pair changes places beyond its intervals")
+
+
+SWEEP = "grokking sweep experiments/{}.py --scale {}"
+TUNED, STATED = SWEEP.format("muon_vs_adamw", "tuned"), SWEEP.format("muon_vs_adamw", "defaults")
+RECIPES = SWEEP.format("recipes", "laptop")
+BOTH = ("muon_vs_adamw", "muon_vs_adamw_defaults")
+
+
+def _recipes() -> Iterable[Claim]:
+    said = (
+        ("Power et al. 2022, 2201.02177", "x / y mod 97, AdamW: 95 % by 100,000 steps", "power2022"),
+        ("Power et al. 2022, figure 1", "Adam without decay: from 10⁵ to 10⁶ steps", "power2022_fig1"),
+        ("Nanda et al. 2023, 2301.05217", "5,000 to 10,000 epochs (full batch)", "nanda2023"),
+        ("Gromov 2023, 2301.02679", "1,000 to 20,000 steps", "gromov2023"),
+        ("Lee et al. 2024 (Grokfast), 2405.20233", "910 steps with EMA", "grokfast2024"),
+        ("Prieto et al. 2025, 2501.04697", "StableMax, no decay: by 80,000 steps", "prieto2025"),
+        ("Wang 2026, 2607.20512", "Muon 1,750 ± 206 steps", "wang2026"),
+        ("Janati et al. 2026, 2608.07436", "Muon 5,300 to 5,400 steps, sustained", "janati2026"),
+        ("Chou 2025", "tuned AdamW, MLP: 111 steps to 100 %", "chou2025"),
+        ("Cesista 2025", "Muon without constraints: not within 1,000 steps", "cesista2025"),
+    )
+    return (Claim(source, published, _recipe(name), RECIPES, ("recipes",)) for source, published, name in said)
+
+
+CLAIMS = (
+    Claim(
+        "Tveit et al. 2025, 2504.16041", "153.09 / 102.89 = 1.49 times the epochs", _muon("muon_vs_adamw"), TUNED, BOTH
+    ),
+    Claim(
+        *("the same, at stated numbers", "1.49"),
+        *(_muon("muon_vs_adamw_defaults", reading="same decay a step"), STATED, BOTH),
+    ),
+    Claim("popular articles on it", "30 % fewer epochs", _fewer_epochs, TUNED, BOTH),
+    Claim("popular articles on it", "50–100 epochs become 35–70", _epochs, STATED, BOTH),
+    Claim("Essential AI 2025", "the advantage disappears under wider tuning", _wider_tuning, TUNED, BOTH),
+    Claim("Wang 2026, 2607.20512", "not on subtraction; in generalization that stays", _subtraction, TUNED, BOTH),
+    Claim(
+        *("Wang 2026", "over Muon's steps: 0.94 without the scale; 1.66 without Newton–Schulz steps", _scale),
+        *(SWEEP.format("ablation_muon", "laptop"), ("ablation_muon",)),
+    ),
+    Claim(
+        "Choi et al. 2019, 1910.05446",
+        "the ranking depends on the tuning",
+        _depends,
+        SWEEP.format("tuning_budget", "laptop"),
+        ("tuning_budget",),
+    ),
+    Claim(
+        "Lee et al. 2024 (Grokfast)",
+        "43 to 50 times as soon",
+        _grokfast,
+        SWEEP.format("transforms", "laptop"),
+        ("transforms",),
+    ),
+    Claim(
+        "Prieto et al. 2025",
+        "⊥AdamW generalises at once",
+        _orthograd,
+        SWEEP.format("transforms", "laptop"),
+        ("transforms",),
+    ),
+    *_recipes(),
+)
+
+if __name__ == "__main__":
+    tyro.cli(main)
