@@ -35,7 +35,7 @@ from grokking.publish import interval, markdown_table
 from grokking.registry import Settings
 from grokking.store import Results, load
 from grokking.study import Study
-from grokking.survival import Estimate, holm, stratified_ratio
+from grokking.survival import Estimate, holm, paired_permutation_test, stratified_ratio
 
 OPTIMIZERS = ("adamw", "muon")
 BASE: Settings = {**SMALL, "evaluation.every": 5}  # width 64, batches of 512
@@ -224,8 +224,8 @@ def _ratios(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
 def ratios(runs: pd.DataFrame) -> pd.DataFrame:
     """One line per cell: both optimizers' settings, outcomes and restricted means, and AdamW's mean over Muon's, paired by seed.
 
-    `bound`: "≥" or "≤" where AdamW or Muon never generalises, "?" where neither does; then there is no interval. p is the
-    sign-flip test's, p_holm Holm's over all cells. `change`: the ratio over that of the reference cell, on the same seeds.
+    `bound`: "≥" or "≤" where AdamW or Muon never generalises, "?" where neither does; then there is no interval. `change`: the
+    ratio over that of the reference cell, on the same seeds. p, change_p: of sign-flip tests; with _holm: Holm's over all cells.
     """
     present = [cell for cell in CELLS if cell in set(runs["cell"])]
     times = {
@@ -233,17 +233,19 @@ def ratios(runs: pd.DataFrame) -> pd.DataFrame:
         for (cell, name), own in runs.groupby(["cell", "optimizer.name"])
     }
     table = pd.DataFrame([_line(cell, runs[runs["cell"] == cell]) for cell in present])
-    table["p_holm"] = np.nan
-    tested = table["p"].notna()
-    if tested.any():
-        table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"].to_numpy(float))
     known = set(table.loc[table["bound"] == "", "cell"])
     for at, cell in enumerate(table["cell"]):
         reference = REFERENCE["perceptron" if cell.startswith("perceptron") else "transformer"]
         told = cell != reference and {cell, reference} <= known
-        change = _change(times, cell, reference) if told else Estimate(None, None, None, 0)
-        for end in ("value", "low", "high"):
-            table.loc[at, f"change_{end}".removesuffix("_value")] = getattr(change, end) or np.nan
+        change, p = _change(times, cell, reference) if told else (Estimate(None, None, None, 0), None)
+        columns = {"change": change.value, "change_low": change.low, "change_high": change.high, "change_p": p}
+        for column, value in columns.items():
+            table.loc[at, column] = np.nan if value is None else value
+    for column in ("p", "change_p"):
+        table[f"{column}_holm"] = np.nan
+        tested = table[column].notna()
+        if tested.any():
+            table.loc[tested, f"{column}_holm"] = holm(table.loc[tested, column].to_numpy(float))
     return table
 
 
@@ -265,13 +267,16 @@ def _line(cell: str, runs: pd.DataFrame) -> dict[str, Any]:
     return line | {column: np.nan if line["bound"] else float(both.loc["adamw", column]) for column in ends}
 
 
-def _change(times: Mapping[tuple[str, str], pd.Series], cell: str, reference: str) -> Estimate:
-    """(AdamW / Muon here) / (AdamW / Muon in the reference): the square of the geometric mean of the first and 1 / the second."""
+def _change(times: Mapping[tuple[str, str], pd.Series], cell: str, reference: str) -> tuple[Estimate, float]:
+    """(AdamW / Muon here) / (AdamW / Muon in the reference), the square of the geometric mean of the first and 1 / the second.
+
+    And the p of the sign-flip test that the mean of its log over the seeds is 0.
+    """
     series = [times[cell, "adamw"], times[cell, "muon"], times[reference, "muon"], times[reference, "adamw"]]
     a, b, c, d = pd.concat(series, axis=1, join="inner").to_numpy(float).T
     mean = stratified_ratio([(a, b), (c, d)])
     value, low, high = (None if x is None else x**2 for x in (mean.value, mean.low, mean.high))
-    return Estimate(value, low, high, mean.n)
+    return Estimate(value, low, high, mean.n), paired_permutation_test(a * c, b * d).p_value
 
 
 def _ratio_panel(axes: Axes, rows: pd.DataFrame, panel: Sequence[str]) -> None:
@@ -327,9 +332,10 @@ def _caption(runs: pd.DataFrame, n: int, machines: Sequence[str]) -> str:
 def _verdict(table: pd.DataFrame) -> Verdict:
     """Does Muon's advantage disappear, or change, anywhere?"""
     told = table[table["ratio_low"].notna()]
-    below, above = told[told["ratio_high"] < 1], told[told["ratio_low"] > 1]
+    below = told[(told["ratio_high"] < 1) & (told["p_holm"] < 0.05)]
+    above = told[told["ratio_low"] > 1]
     around = told.drop([*below.index, *above.index])
-    changed = told[(told["change_low"] > 1) | (told["change_high"] < 1)]
+    changed = told[told["change_p_holm"] < 0.05]
     if len(told) < len(CELLS):
         answer = "undecided"
     elif len(below):

@@ -121,6 +121,10 @@ def test_ratios_changes_and_holm_by_brute_force():
         assert table.loc[cell, ["change", "change_low", "change_high"]].astype(float).to_numpy() == pytest.approx(
             expected
         )
+        pairs = runs.pivot(index="seed", columns=["cell", "optimizer.name"], values="steps_to_generalize").fillna(1_000)
+        log = {key: np.log(pairs[key].to_numpy(float)) for key in pairs}
+        d = log[cell, "adamw"] - log[cell, "muon"] - log[cells[0], "adamw"] + log[cells[0], "muon"]
+        assert table.loc[cell, "change_p"] == pytest.approx(np.mean(np.abs(d @ signs) >= abs(d.sum()) - 1e-9))
     ordered = sorted(cells, key=p.get)
     running = 0.0
     for rank, cell in enumerate(ordered):
