@@ -160,8 +160,12 @@ def _tuning(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             axes.set_xlim(2e-4, 0.3)
             rates_axis(axes)
             step_ticks(axes.yaxis)
-        for axes in panels[len(shown) :]:
-            axes.set_visible(False)
+        for at, axes in enumerate(panels):
+            lowest = at + 4 >= len(shown)
+            axes.tick_params(labelbottom=lowest)
+            axes.set_visible(at < len(shown))
+            if not lowest:
+                axes.set_xlabel("")
         for axes in panels[::4]:
             axes.set_ylabel("steps to stay at 95 % (log)")
         figure.legend(handles=_legend(), loc="outside upper center", ncols=5)
@@ -224,7 +228,7 @@ def _ratios(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
 def ratios(runs: pd.DataFrame) -> pd.DataFrame:
     """One line per cell: both optimizers' settings, outcomes and restricted means, and AdamW's mean over Muon's, paired by seed.
 
-    `bound`: "≥" or "≤" where AdamW or Muon never generalises, "?" where neither does; then there is no interval. `change`: the
+    `bound`: "≥" or "≤" where AdamW or Muon never generalises, "?" where neither does, and then no interval; else "=". `change`: the
     ratio over that of the reference cell, on the same seeds. p, change_p: of sign-flip tests; with _holm: Holm's over all cells.
     """
     present = [cell for cell in CELLS if cell in set(runs["cell"])]
@@ -233,7 +237,7 @@ def ratios(runs: pd.DataFrame) -> pd.DataFrame:
         for (cell, name), own in runs.groupby(["cell", "optimizer.name"])
     }
     table = pd.DataFrame([_line(cell, runs[runs["cell"] == cell]) for cell in present])
-    known = set(table.loc[table["bound"] == "", "cell"])
+    known = set(table.loc[table["bound"] == "=", "cell"])
     for at, cell in enumerate(table["cell"]):
         reference = REFERENCE["perceptron" if cell.startswith("perceptron") else "transformer"]
         told = cell != reference and {cell, reference} <= known
@@ -261,10 +265,10 @@ def _line(cell: str, runs: pd.DataFrame) -> dict[str, Any]:
         columns = ("generalized", "sustained", "mean_steps", "mean_steps_low", "mean_steps_high")
         line |= {f"{name}_{column}": both.loc[name, column] for column in columns}
     never = tuple(both.loc[name, "generalized"] == 0 for name in OPTIMIZERS)
-    line["bound"] = {(True, True): "?", (True, False): "≥", (False, True): "≤"}.get(never, "")
+    line["bound"] = {(True, True): "?", (True, False): "≥", (False, True): "≤"}.get(never, "=")
     line["ratio"] = np.nan if line["bound"] == "?" else both.loc["adamw", "ratio"]
-    ends = ("ratio_low", "ratio_high", "p")
-    return line | {column: np.nan if line["bound"] else float(both.loc["adamw", column]) for column in ends}
+    ends = both.loc["adamw", ["ratio_low", "ratio_high", "p"]]
+    return line | {column: np.nan if pd.isna(end) or line["bound"] != "=" else end for column, end in ends.items()}
 
 
 def _change(times: Mapping[tuple[str, str], pd.Series], cell: str, reference: str) -> tuple[Estimate, float]:
@@ -288,7 +292,7 @@ def _ratio_panel(axes: Axes, rows: pd.DataFrame, panel: Sequence[str]) -> None:
             continue
         row = rows.loc[cell]
         marker = {"≥": "^", "≤": "v"}.get(row["bound"], "o")
-        axes.plot([at], [row["ratio"]], marker, ms=5.5, color="black", mfc="none" if row["bound"] else "black")
+        axes.plot([at], [row["ratio"]], marker, ms=5.5, color="black", mfc="black" if row["bound"] == "=" else "none")
         if pd.notna(row["ratio_low"]):
             axes.plot([at, at], [row["ratio_low"], row["ratio_high"]], color="black", lw=1)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
@@ -362,12 +366,13 @@ def _ratio(row: Mapping[Hashable, Any]) -> str:
     """`2.10 [1.90, 2.32]`, or a bound without an interval."""
     if pd.isna(row["ratio"]):
         return "–"
-    return f"{row['bound']} {row['ratio']:.2f}" if row["bound"] else interval(row, "ratio", 2)
+    return interval(row, "ratio", 2) if row["bound"] == "=" else f"{row['bound']} {row['ratio']:.2f}"
 
 
 def markdown(table: pd.DataFrame) -> str:
     """Every cell, as it stands in a document."""
-    head = ("cell", *(f"{label(name)}: lr, weight decay" for name in OPTIMIZERS), "generalise", "mean steps")
+    settings = (f"{label(name)}: lr (* at its grid's edge), weight decay" for name in OPTIMIZERS)
+    head = ("cell", *settings, "generalise: AdamW, Muon", "mean steps: AdamW, Muon")
     rows = []
     for row in table.to_dict("records"):
         found = [

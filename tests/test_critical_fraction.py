@@ -46,7 +46,7 @@ def test_the_fit_is_the_maximum_of_firths_likelihood():
 
     best = optimize.minimize(loss, (10.0, 10.0), method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10}).x
     found = halfway(X, flags)
-    assert found.estimate.value == pytest.approx(special.expit(-best[0] / best[1]), abs=5e-4)
+    assert found.estimate.value == pytest.approx(special.expit(-best[0] / best[1]), abs=1e-3)
     assert found.slope == pytest.approx(best[1], rel=0.06)  # the slopes tried are 10 % apart
     assert found.curve([found.estimate.value]) == pytest.approx([0.5])
 
@@ -59,16 +59,16 @@ def test_many_runs_find_the_fraction_and_the_slope_they_were_drawn_with():
 
 @pytest.mark.parametrize(("shared", "own"), [(0.0, 0.0), (0.05, 0.02), (0.2, 0.1)])
 def test_the_interval_holds_the_truth_even_where_all_seeds_agree(shared, own):
-    """With 95 % and 40 tries, fewer than 34 have a probability of 0.3 %."""
+    """With 95 % and 30 tries, fewer than 25 have a probability of 0.3 %."""
     generator = stream(0, "coverage of the critical fraction", str(shared))
     held = np.zeros(2)
-    for _ in range(40):
+    for _ in range(30):
         late, early = generator.uniform(0.27, 0.35), generator.uniform(0.21, 0.27)
         both = generator.normal(0, shared, 10)
         fits = [halfway(X, thresholds(generator, middle, both, own)) for middle in (late, early)]
         for at, (estimate, truth) in enumerate(((fits[0].estimate, late), (difference(*fits), late - early))):
             held[at] += estimate.low <= truth <= estimate.high
-    assert (held >= 34).all()
+    assert (held >= 25).all()
 
 
 def test_no_number_stands_where_half_is_not_crossed_or_one_seed_tells_nothing():
