@@ -5,7 +5,8 @@ BIN := .venv/bin
 EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
 # Every experiment at the scale that is published, and what is no study but a script of its own.
 ALL := delayed_generalization:paper optimizers:paper conditions:laptop precision:paper sensitivity:laptop \
-	transforms:laptop ablation_muon:laptop betas:laptop recipes:laptop tuning_budget:laptop
+	transforms:laptop ablation_muon:laptop betas:laptop recipes:laptop tuning_budget:laptop \
+	critical_fraction:laptop width_batch:laptop
 SCRIPTS := muon_vs_adamw_tuning search_strategies optimizer_atlas throughput published
 
 .DEFAULT_GOAL := help

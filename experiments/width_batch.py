@@ -103,6 +103,7 @@ STUDIES = {
     ],
     "laptop": [*TUNING, *FRESH],
 }
+RUN_STEPS = {"smoke": 2_700, "laptop": 352_000}  # at most: the sum of all budgets
 COMPILE = ("laptop",)
 
 
