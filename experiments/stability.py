@@ -93,8 +93,11 @@ def draw(results: Results) -> Sequence[Drawing]:
         left.supylabel("validation accuracy", fontsize=9)
         _scatter(right.subplots(), found)
         caption(figure, _caption(runs, table, results.machines))
+    drawn = results.curves.merge(found[["run_id", "arm", "seed", "first"]], on="run_id")
+    drawn = drawn[drawn["step"].between(drawn["first"], TIMES * drawn["first"])]
+    drawn = drawn[["arm", "seed", "first", "step", "validation_accuracy"]]
     whole_numbers = dict.fromkeys(("first", "dips", "settled", "counts"), "Int64")
-    tables = {"": found.astype(whole_numbers), "summary": table, "runs": runs.drop(columns="arm")}
+    tables = {"": drawn, "found": found.astype(whole_numbers), "summary": table, "runs": runs.drop(columns="arm")}
     return [Drawing("stability", figure, tables, n, _verdict(found, table), markdown)]
 
 
@@ -269,7 +272,8 @@ def _verdict(found: pd.DataFrame, table: pd.DataFrame) -> Verdict | None:
     wang = "undecided"  # the interval holds 1, and more
     if delay.low is not None and delay.high is not None and (delay.low > 1 or delay.high <= 1):
         wang = "consistent" if delay.low > 1 else "not consistent"
-    falls, cured = shares["muon"] > shares["adamw"], shares["muon"] > 0 == shares["muon, frozen"]
+    falls = shares["muon"] > shares["adamw"]
+    cured = shares["muon"] > 0 and shares["muon, frozen"] == 0
     janati = "consistent" if falls and cured else "in part" if falls or cured else "not consistent"
     return Verdict(
         "AdamW over Muon: 1.36 to the first crossing, 2.82 to stay (Wang 2026); Muon falls below 95 % again, AdamW hardly, Muon "

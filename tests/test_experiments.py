@@ -23,6 +23,7 @@ FILES = [
     for name in (
         *("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity"),
         *("transforms", "ablation_muon", "betas", "recipes", "tuning_budget"),
+        *("stability", "power2022"),
     )
 ]
 REPRODUCED = FILES[:2]
@@ -95,6 +96,8 @@ def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document
     for path in FILES:
         name = Path(path).stem
         module = open_experiment(path).draw.__globals__
+        if not (PUBLISHED / f"{name}.md").exists():
+            continue  # not published yet
         summary = PUBLISHED / f"{name}_summary.csv"
         table = pd.read_csv(summary if summary.exists() else PUBLISHED / f"{name}.csv")
         assert (PUBLISHED / f"{name}.md").read_text() == module.get("markdown", module.get("comparison_table"))(

@@ -125,7 +125,10 @@ def test_what_is_drawn_of_runs_that_fall_and_of_runs_that_stay(tmp_path):
     results = made_up([spec for spec in specs if spec.seed in (0, 1, 9)], law)
     (drawing,) = draw(results)
     files = save(drawing, tmp_path)
-    assert len(files) == 5
+    assert len(files) == 6
+    drawn = pd.read_csv(tmp_path / "stability.csv")
+    assert (drawn["step"] <= 10 * drawn["first"]).all()
+    assert drawn.groupby("arm")["seed"].nunique().to_dict()["adam"] == 2
     table = pd.read_csv(tmp_path / "stability_summary.csv").set_index("arm")
     assert table["stay"].to_dict() == {"adam": 2, "adamw": 2, "adamw, frozen": 2, "muon": 0, "muon, frozen": 2}
     assert table["generalized"].to_dict() == {"adam": 2, "adamw": 3, "adamw, frozen": 3, "muon": 3, "muon, frozen": 3}
