@@ -6,7 +6,7 @@ EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
 # Every experiment at the scale that is published, and what is no study but a script of its own.
 ALL := delayed_generalization:paper optimizers:paper conditions:laptop precision:paper sensitivity:laptop \
 	transforms:laptop ablation_muon:laptop betas:laptop recipes:laptop tuning_budget:laptop \
-	critical_fraction:laptop width_batch:laptop
+	critical_fraction:laptop width_batch:laptop stability:laptop power2022:laptop
 SCRIPTS := muon_vs_adamw_tuning search_strategies optimizer_atlas throughput published
 
 .DEFAULT_GOAL := help

@@ -25,7 +25,7 @@ FILES = [
     for name in (
         *("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity"),
         *("transforms", "ablation_muon", "betas", "recipes", "tuning_budget"),
-        *("critical_fraction", "width_batch"),
+        *("critical_fraction", "width_batch", "stability", "power2022"),
     )
 ]
 REPRODUCED = FILES[:2]  # and, as soon as its settings are chosen, muon_vs_adamw
@@ -125,6 +125,8 @@ def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document
     for path in FILES:
         name = Path(path).stem
         module = open_experiment(path).draw.__globals__
+        if not (PUBLISHED / f"{name}.md").exists():
+            continue  # not published yet
         summary = PUBLISHED / f"{name}_summary.csv"
         if not (PUBLISHED / f"{name}.csv").exists():
             continue  # its sweep has not been run yet

@@ -20,9 +20,11 @@ from grokking.optim.orthogonalize import coefficients, newton_schulz, over_spect
 from grokking.optim.schedules import schedules
 from grokking.optim.transforms import norm, transforms
 from grokking.range_test import findings, parse_range, sentence, settings_of_range, with_rates
+from grokking.roles import Role
 from grokking.runs import run_spec
 from grokking.seeding import stream
 from grokking.setting import check_versions
+from grokking.testing import check_transform
 
 CPU = torch.device("cpu")
 
@@ -75,6 +77,37 @@ def test_the_mean_of_the_last_gradients_waits_until_it_has_them_all():
         tree, state = make({"a": torch.tensor([float(step)])}, {"a": torch.zeros(1)}, state, h)
         seen.append(tree["a"].item())
     assert seen == [1, 2, 3 + 10 * 2, 4 + 10 * 3, 5 + 10 * 4]
+
+
+# --- freezing -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_embeddings_and_head_stand_still_from_a_step_on_and_nothing_else_does(optimizer):
+    """Every other parameter takes the very step that it takes without freezing, from the same place."""
+    own = {**arm(optimizer), "model.bias": True, "model.norm": "layernorm"}
+    frozen, free = (
+        run_spec({**own, "transforms": "freeze", "transform.freeze.after": after}, 0) for after in (2.0, 99.0)
+    )
+    trainer, cohort = Trainer(frozen.setting, CPU), start([frozen, free], CPU)
+    still = {name for name, role in trainer.roles.items() if role in (Role.EMBEDDING, Role.HEAD)}
+    assert {trainer.roles[name] for name in set(trainer.roles) - still} == {Role.HIDDEN, Role.GAIN, Role.BIAS}
+    for step in range(1, 6):
+        before = {name: w.clone() for name, w in cohort.weights.items()}
+        trainer.advance(cohort)
+        moved = [(cohort.weights[name] != w).flatten(1).any(1).tolist() for name, w in before.items()]
+        for name, (one, other) in zip(before, moved, strict=True):
+            assert other, name
+            assert one == (step <= 2 or name not in still), (name, step)
+            if step <= 3 and name not in still:
+                assert torch.equal(cohort.weights[name][0], cohort.weights[name][1]), (name, step)
+
+
+def test_freezing_at_other_steps_splits_no_cohort_and_keeps_every_promise():
+    one, other = (run_spec({"transforms": "freeze", "transform.freeze.after": after}, 0) for after in (10, 20))
+    assert one.setting == other.setting
+    assert one.run_id != other.run_id
+    check_transform("freeze", transform__freeze__after=2.0)
 
 
 # --- noise --------------------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ class Trainer:
         if {name for name, _ in self.model.named_buffers()} - set(self.dropouts):
             built = dict(setting.model("cpu").named_buffers())
             self.constants |= {name: value.to(device) for name, value in built.items() if name not in self.dropouts}
+        self.roles = {name: law.role for name, law in declarations(self.model).items()}
         self.alike = alike(self.model)
         self.loss = losses[setting.name("loss")].make
         self.rule = optimizers[setting.name("optimizer")].make
@@ -106,7 +107,7 @@ class Trainer:
         A run with a non-finite loss or gradient is frozen and costs its mates nothing.
         """
         factors = self.factors(hyper, clock)
-        transforming = Transforming(self.transforms, hyper, factors, self.keys(seeds, clock), clock)
+        transforming = Transforming(self.transforms, hyper, factors, self.keys(seeds, clock), clock, self.roles)
         seen, state = transforming.applied("weights", moving.weights, moving.weights, moving.state)
         gradients, loss = self.gradients(
             seen, self.noise(seeds, clock), self.data.tokens[rows], self.data.training_labels(seeds, rows)

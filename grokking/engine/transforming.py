@@ -1,6 +1,6 @@
 """Transforms of gradients, updates and weights, lifted over the run axis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from grokking.engine.cohort import Tensors
 from grokking.optim import Numbers, State
 from grokking.optim.transforms import At
 from grokking.registry import Entry, Scalar
+from grokking.roles import Role
 
 States = dict[str, Tensors]  # parameter → slot → [run, …]
 
@@ -25,6 +26,7 @@ class Transforming:
     factors: Tensor  # of the schedule, [run] or []
     keys: Tensor  # [run]
     clock: Tensor
+    roles: Mapping[str, Role]  # of every parameter by its name
 
     def applied(self, at: At, tree: Tensors, weights: Tensors, state: States) -> tuple[Tensors, States]:
         """`tree` [run, …] of every parameter after all transforms of this kind, one after the other, and their state."""
@@ -48,11 +50,11 @@ class Transforming:
         numbers["key"] = self.keys
         if "lr" in self.hyper:  # else a transform that reads h.lr is told that the optimizer has none
             numbers["lr"] = self.hyper["lr"] * self.factors
-        step = self.clock.to(torch.float64)
+        common = {"step": self.clock.to(torch.float64), "roles": self.roles}
 
         def transform(tree: Tensors, weights: Tensors, slots: States, h: dict[str, Any]) -> tuple[Tensors, States]:
             states = {name: State(own) for name, own in slots.items()}
-            new, after = entry.make(tree, weights, states, Numbers({**static, **h, "step": step}))
+            new, after = entry.make(tree, weights, states, Numbers({**static, **h, **common}))
             return dict(new), {name: dict(own) for name, own in after.items()}
 
         slots = {

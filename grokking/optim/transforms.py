@@ -10,6 +10,7 @@ from grokking.errors import BadInput
 from grokking.hashing import mix, normal
 from grokking.optim import NO_STATE, RESERVED, Numbers, Slots, State, check_slots
 from grokking.registry import Registry, Scalar, suggest
+from grokking.roles import Role
 
 transforms = Registry("transform")
 
@@ -30,12 +31,13 @@ def transform(
     `tree` is what it changes, every parameter of the run: the `gradients` before the rule sees them; the `updates` that the
     rule makes (new weights minus old); or the `weights` at which the gradient is taken, which are not kept so. `state`
     holds the declared tensors of each parameter, from `zeros(…)` or a function of the static options. `h` has the
-    numbers, `h.lr` of the optimizer (scheduled), `h.step` from 1, and `h.key`, a hash of run and step for `normal`.
+    numbers, `h.lr` of the optimizer (scheduled), `h.step` from 1, `h.key`, a hash of run and step for `normal`, and
+    `h.roles`, the role of each parameter by its name.
     Several transforms act in the order in which `--set transforms=first,second` names them.
     """
     if at not in ("weights", "gradients", "updates"):
         raise BadInput(f"at = {at!r}; allowed: weights, gradients, updates")
-    for name in {"lr", "key", *RESERVED} & set(numbers):
+    for name in {"lr", "key", "roles", *RESERVED} & set(numbers):
         raise BadInput(f"a transform cannot declare {name}, which it is given")
     if not callable(state):
         check_slots(state)
@@ -203,6 +205,23 @@ def decay_to_start(updates: Tree, weights: Tree, state: States, h: Numbers) -> t
     """
     return {
         name: update - h.lr * h.decay * (weights[name] - state[name].start) for name, update in updates.items()
+    }, state
+
+
+@transform(at="updates", after=1000.0)
+def freeze(updates: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tree, States]:
+    """Let embeddings and head stand still once a circuit has formed: no update moves them after step `after`, nor does decay.
+
+    update ← 0 where step > after, for embeddings and head
+
+    A transform named behind this one may still move them.
+    Source: Janati et al. 2026, arXiv 2608.07436
+    """
+    frozen = h.step > h.after
+    still = (Role.EMBEDDING, Role.HEAD)
+    return {
+        name: torch.where(frozen, torch.zeros_like(update), update) if h.roles[name] in still else update
+        for name, update in updates.items()
     }, state
 
 

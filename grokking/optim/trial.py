@@ -65,6 +65,7 @@ def try_transform(entry: Entry, options: Options, has_rate: bool) -> None:
         state = {name: _state(w, entry.extra["slots"](options)) for name, w in weights.items()}
         h = _numbers(entry, options)
         h["key"] = torch.zeros((), dtype=torch.int64, device="meta")
+        h["roles"] = {role.value: role for role in Role}
         if has_rate:
             h["lr"] = h["step"]
         given = [*tree.values(), *weights.values(), *(slot for slots in state.values() for slot in slots.values())]
