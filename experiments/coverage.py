@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from grokking.coverage import (
     INTERVALS,
+    OF_AN_ARM,
     OTHERS,
     SEEDS,
     STUDIES,
@@ -138,6 +139,8 @@ def markdown(table: pd.DataFrame) -> str:
 
 def _range(shares: pd.Series) -> str:
     """`91.2 to 95.4 %`."""
+    if shares.empty:
+        return "–"
     return f"{100 * shares.min():.1f} to {100 * shares.max():.1f} %"
 
 
@@ -166,7 +169,7 @@ def _studies(table: pd.DataFrame) -> int:
 
 
 def _named(line: dict[Any, Any]) -> str:
-    pair = "" if pd.isna(line["correlation"]) else f", correlation {line['correlation']:g}"
+    pair = "" if line["name"] in OF_AN_ARM else f", correlation {line['correlation']:g}"
     return f"{100 * line['share']:.1f} % at n = {line['n']}, spread {line['sigma']:g}, {line['censored']:.0%} censored{pair}"
 
 

@@ -27,7 +27,6 @@ from grokking.coverage import (
 )
 from grokking.errors import BadInput
 from grokking.power import Comparison, power, seeds_needed
-from grokking.publish import PUBLISHED
 from grokking.seeding import stream
 from grokking.simulation import (
     Arm,
@@ -40,8 +39,9 @@ from grokking.simulation import (
 )
 
 ROOT = Path(__file__).parent.parent
-TABLE = pd.read_csv(ROOT / PUBLISHED / "coverage.csv")
-RUNS = str(ROOT / PUBLISHED / "optimizers_runs.csv")
+PUBLISHED = ROOT / "figures" / "published"
+TABLE = pd.read_csv(PUBLISHED / "coverage.csv")
+RUNS = str(PUBLISHED / "optimizers_runs.csv")
 
 
 def script():
@@ -93,8 +93,9 @@ MAIN = [Scenario(30, 0.2, 0.2, 0.5), Scenario(30, 0.5, 0.5, 0.0), Scenario(64, 0
 @pytest.mark.parametrize("scenario", MAIN, ids=lambda one: f"n={one.n},sigma={one.sigma}")
 @pytest.mark.parametrize("interval", INTERVALS)
 def test_every_interval_covers_the_truth_from_30_seeds_on(interval, scenario):
+    """But for the median's, which covers more: evaluations lie 5 % apart, and its ends jump from one to the next."""
     found = coverage(interval, scenario)
-    assert 0.93 <= found.share <= 0.97, found
+    assert 0.93 <= found.share <= (0.99 if interval == "median" else 0.97), found
 
 
 @pytest.mark.parametrize("scenario", MAIN, ids=lambda one: f"n={one.n},sigma={one.sigma}")
@@ -382,7 +383,7 @@ def experiment():
 
 
 def test_the_published_table_says_what_was_simulated_and_what_is_outside(experiment):
-    assert (ROOT / PUBLISHED / "coverage.md").read_text() == experiment.markdown(TABLE) + "\n"
+    assert (PUBLISHED / "coverage.md").read_text() == experiment.markdown(TABLE) + "\n"
     assert set(TABLE.loc[TABLE["kind"] == "interval", "name"]) == set(INTERVALS)
     tests = TABLE[TABLE["kind"] == "test"]
     assert set(tests["name"]) == set(covering.TESTS)
@@ -391,13 +392,25 @@ def test_the_published_table_says_what_was_simulated_and_what_is_outside(experim
     assert (tests["studies"] >= 2_000).all()
 
 
+def test_which_intervals_miss_from_30_seeds_on_is_known(experiment):
+    """Means and ratios never; shares near 0 or 1, and a skew that seven tasks have in common, do."""
+    missed = experiment.outside(TABLE)
+    missed = missed[(missed["kind"] == "interval") & (missed["share"] < 0.93)]
+    found = {name: own["share"].min() for name, own in missed.groupby("name")}
+    assert set(found) == {"success rate", "ratio over 7 tasks", "earlier, ratio 1.5"}
+    assert found["success rate"] > 0.925  # within its Monte-Carlo error of 93 %
+    tasks = missed[missed["name"] == "ratio over 7 tasks"]
+    assert set(zip(tasks["censored"], tasks["correlation"], strict=True)) == {(0.2, 0.9)}
+    assert found["ratio over 7 tasks"] > 0.9
+
+
 def test_what_is_outside_is_named(experiment):
     good = {"kind": "interval", "name": "x", "n": 30, "sigma": 0.2, "censored": 0.2, "correlation": 0.5}
     good |= {"share": 0.95, "error": 0.005, "studies": 2000, "printed": 1.0}
     choice = good | {"kind": "wrong arm", "name": "mean"}
     lines = [good, good | {"share": 0.91, "n": 10}, good | {"share": 0.92, "n": 64}, good | {"share": 0.98}, choice]
     text = experiment.markdown(pd.DataFrame([*lines, good | {"kind": "test", "name": "t", "share": 0.061}]))
-    assert "| x | nan to nan % | 91.0 to 91.0 % | 95.0 to 98.0 % | 92.0 to 92.0 % | 2 of 3 | 100% |" in text
+    assert "| x | – | 91.0 to 91.0 % | 95.0 to 98.0 % | 92.0 to 92.0 % | 2 of 3 | 100% |" in text
     assert "**x, misses** from 30 seeds on: 92.0 % at n = 64, spread 0.2, 20% censored, correlation 0.5." in text
     assert "**x, too wide** from 30 seeds on: 98.0 % at n = 30" in text
     assert "**t, errs** from 30 seeds on: 6.1 % at n = 30" in text
