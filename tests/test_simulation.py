@@ -219,7 +219,8 @@ def test_the_shortfall_is_said_for_captions():
 
 @pytest.mark.parametrize("n", [1, 2, 5, 10, 13])
 def test_sign_flips_of_many_studies_are_those_of_one(n):
-    differences = stream(2, "flips", n).normal(0.3, 1, (20, n)).round(1)  # rounded: some sums tie
+    differences = stream(2, "flips", n).normal(0.3, 1, (20, n))
+    differences[:, 0] = 0.0  # a pair that ties, as where both arms are censored
     for own, p in zip(differences, sign_flip_p_values(differences), strict=True):
         assert p == pytest.approx(survival.paired_permutation_test(np.exp(own), np.ones(n)).p_value, abs=1e-12)
 
@@ -236,7 +237,7 @@ def test_fitting_recovers_the_law_despite_censoring(censored):
     arm = Arm(1000, 0.4, budget(1000, 0.4, censored))
     ((steps, done),) = many((arm,), 0.0, 4_000)
     median, sigma = fitted(steps, done)
-    assert median == pytest.approx(1025, rel=0.03)  # seen half an evaluation late
+    assert median == pytest.approx(1025, rel=0.1 if censored > 0.5 else 0.03)  # seen half an evaluation late
     assert sigma == pytest.approx(0.4, rel=0.06)
     if censored:
         assert fitted(steps[done], done[done])[0] < 0.9 * median  # what dropping them makes of it
@@ -282,9 +283,11 @@ def test_power_is_that_of_the_t_test_where_nothing_is_censored():
 
 @pytest.mark.parametrize("n", [10, 30])
 def test_power_at_ratio_1_is_the_level(n):
-    arm = Arm(1000, 0.3, 1200)
-    found = power(Comparison(arm, arm, 0.5).log_ratios(n), n, 0.05)
+    everything, censored = Arm(1000, 0.5, 100_000), Arm(1000, 0.5, 1200)
+    found = power(Comparison(everything, everything).log_ratios(n), n, 0.05)
     assert found.power == pytest.approx(0.05, abs=0.015)
+    ties = power(Comparison(censored, censored).log_ratios(n), n, 0.05)  # both at the budget: less can be seen
+    assert ties.power <= 0.06
 
 
 def test_the_fewest_seeds_are_found_by_bisection():
