@@ -84,7 +84,7 @@ def draw(results: Results) -> Sequence[Drawing]:
     with style():
         columns = math.ceil(len(table) / 2)
         figure = Figure(figsize=(2.3 * columns + 5.9, 4.9), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(2.3 * columns, 5.9))
+        left, right = figure.subfigures(1, 2, width_ratios=(2.3 * columns, 5.9), squeeze=False)[0]
         panels = left.subplots(2, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for axes, line in zip(panels, table.to_dict("records"), strict=False):
             _window(axes, line, found[found["arm"] == line["arm"]], curves)

@@ -8,6 +8,7 @@ from grokking.commands.check import check, selfcheck
 from grokking.commands.draw import draw
 from grokking.commands.listing import list_
 from grokking.commands.look import export, status
+from grokking.commands.power import power
 from grokking.commands.train import run, sweep
 from grokking.commands.tune import tune
 from grokking.errors import BadInput
@@ -28,6 +29,7 @@ def command_line(arguments: list[str]) -> int:
         "draw": draw,
         "status": status,
         "export": export,
+        "power": power,
         "check": check,
         "selfcheck": selfcheck,
     }
