@@ -18,7 +18,7 @@ from scipy import stats
 from grokking import simulation, survival
 from grokking.seeding import stream
 from grokking.simulation import Arm, Flags, Floats, draw, pair
-from grokking.survival import CONFIDENCE, RESAMPLES
+from grokking.survival import CONFIDENCE, RESAMPLES, near_certain
 
 SEEDS = (5, 10, 30, 64)
 SIGMAS = (0.1, 0.2, 0.5)
@@ -97,7 +97,11 @@ def restricted_mean(steps: Floats, done: Flags, horizon: float) -> Bounds:
     mean, half = steps.mean(axis=1), _half_widths(steps)
     with np.errstate(divide="ignore", invalid="ignore"):  # all at the budget: nan, which contains nothing
         odds, factor = mean / (horizon - mean), np.exp(half * horizon / (mean * (horizon - mean)))
-        return horizon * odds / (odds + factor), horizon * odds * factor / (1 + odds * factor), done.any(axis=1)
+        return (
+            horizon * odds / (odds + factor),
+            horizon * odds * factor / (1 + odds * factor),
+            np.asarray(done.any(axis=1)),
+        )
 
 
 def stratified_ratio(runs: Runs) -> Bounds:
@@ -108,7 +112,8 @@ def stratified_ratio(runs: Runs) -> Bounds:
         logs, z = logs + sign * np.log(means), z + sign * steps / means[:, None]
     strata = len(runs) // 2
     ratio, half = np.exp(logs / strata), _half_widths(z / strata)
-    return ratio * np.exp(-half), ratio * np.exp(half), np.all([done.any(axis=1) for _, done in runs], axis=0)
+    told: Flags = np.all([done.any(axis=1) for _, done in runs], axis=0)
+    return ratio * np.exp(-half), ratio * np.exp(half), told
 
 
 def probability_earlier(runs: Runs) -> Bounds:
@@ -118,7 +123,8 @@ def probability_earlier(runs: Runs) -> Bounds:
     share, c = (a < b).mean(axis=1) + tied / 2, stats.norm.ppf((1 + CONFIDENCE) / 2) ** 2 / n
     root = np.sqrt(np.maximum(0, (2 * share + c) ** 2 - 4 * (1 + c) * (share**2 + c * tied * n / (n + 4) / 4)))
     low, high = ((2 * share + c + sign * root) / (2 * (1 + c)) for sign in (-1, 1))
-    told = a_done.any(axis=1) & b_done.any(axis=1) & (tied < 1)
+    low, high = np.minimum(low, near_certain(n * share) / n), np.maximum(high, 1 - near_certain(n * (1 - share)) / n)
+    told = np.asarray(a_done.any(axis=1) & b_done.any(axis=1) & (tied < 1))
     return np.maximum(0, low), np.minimum(1, high), told
 
 
@@ -133,7 +139,7 @@ def percentile_bootstrap(steps: Floats, done: Flags) -> Bounds:
 def mean_of_survivors(steps: Floats, done: Flags) -> Bounds:
     """Student's interval for the mean of the runs that generalise, the others dropped: what is often done."""
     n = done.sum(axis=1)
-    told, n = n > 1, np.maximum(n, 2)
+    told, n = np.asarray(n > 1), np.maximum(n, 2)
     mean = np.where(done, steps, 0).sum(axis=1) / n
     sd = np.sqrt(np.where(done, (steps - mean[:, None]) ** 2, 0).sum(axis=1) / (n - 1))
     half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd / np.sqrt(n)

@@ -244,9 +244,12 @@ def _ends(estimate):
 
 
 def test_probability_earlier_is_wilsons_interval_where_nothing_ties():
-    earlier = probability_earlier([1, 2, 3, 4, 5], [2, 3, 4, 3, 4])
+    earlier = probability_earlier([1, 2, 3, 4, 5] * 2, [2, 3, 4, 3, 4] * 2)
     assert earlier.value == 3 / 5
-    assert _ends(earlier) == pytest.approx(_ends(success_rate([True] * 3 + [False] * 2)))
+    assert _ends(earlier) == pytest.approx(_ends(success_rate([True] * 6 + [False] * 4)))
+    once = probability_earlier([*[1] * 63, 3], [2] * 64)  # Wilson's interval ends below 0.998
+    assert once.high == pytest.approx(1 + np.log(0.95) / 64)
+    assert once.low == pytest.approx(success_rate([True] * 63 + [False]).low)
     always = probability_earlier([1] * 10, [2] * 10)
     assert (always.value, always.high) == pytest.approx((1, 1))
     assert always.low == pytest.approx(10 / (10 + Z**2))
@@ -256,9 +259,9 @@ def test_probability_earlier_counts_ties_half_and_solves_its_own_equation():
     a, b = [10, 20, 500, 500, 30, 500], [20, 30, 500, 500, 10, 400]
     found = probability_earlier(a, b)
     assert found.value == (2 + 2 / 2) / 6
-    ties = 2 / 6 * 6 / 10
-    for p in _ends(found):
-        assert (found.value - p) ** 2 == pytest.approx(Z**2 * (p * (1 - p) - ties / 4) / 6)
+    wide = probability_earlier(a * 4, b * 4)  # 3 pairs from an end the interval is another
+    for p in _ends(wide):
+        assert (found.value - p) ** 2 == pytest.approx(Z**2 * (p * (1 - p) - 8 / 24 * 24 / 28 / 4) / 24)
     nothing = probability_earlier([500, 500], [500, 500])
     assert (nothing.value, nothing.low, nothing.high) == (0.5, None, None)
 
