@@ -1,16 +1,19 @@
 """The searches behind experiments/muon_vs_adamw.py: AdamW and Muon on each task, the same run-steps for each.
 
-Here       TPE (`grokking tune`), from the stated numbers on: learning rate and weight decay for AdamW; for Muon those of its
+Here       First TPE (`grokking tune`), from the stated numbers on: learning rate and weight decay for AdamW; for Muon those of its
            matrices and those of what is no hidden matrix. Each configuration is trained with two tuning seeds for 1,500 steps at
            most; it is worth the mean of the steps until validation accuracy reaches 95 % and stays, and a run that does not get
-           there counts as 1,500. A search may spend 30,000 run-steps; what its last batch takes beyond them does not count.
+           there counts as 1,500. A search may spend 30,000 run-steps; what its last batch takes beyond them does not count. Then an
+           exchange: each optimizer tries on each task what was its best on each of the other six, so that luck on one task does
+           not decide.
 Shows      Best so far against run-steps spent. CHOSEN of muon_vs_adamw.py holds where the curves end.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +29,7 @@ from grokking.plotting import COLORS, Drawing, caption, label, save, step_ticks,
 from grokking.publish import markdown_table, publish_drawing, rewrite_documents
 from grokking.runs import RunSpec
 from grokking.store import Results, load
-from grokking.tuning.search import Search, paid
+from grokking.tuning.search import Search, Train, paid
 
 NAME = "muon_vs_adamw_tuning"
 
@@ -49,22 +52,20 @@ def main(
     """
     where = Where(out=out, workers=workers)
     open_store(where)
-    tables, run_ids = [], []
+    pairs = [(task, name) for task in tasks for name in optimizers]
+    found: dict[tuple[str, str], pd.DataFrame] = {}
     with opened(where, (), declared=True) as executor:
         train = partial(_train, where=where, executor=executor)
-        for task, optimizer in tqdm([(task, name) for task in tasks for name in optimizers], desc="searches"):
-            own = search(task, optimizer)
-            with Search(out, own, train) as going:
+        for task, name in tqdm(pairs, desc="searches"):
+            with Search(out, search(task, name), train) as going:
                 while batch := going.batch(None, SEARCH_STEPS):
                     going.settle(batch)
-                table = going.table()
-            print(f"{task}, {optimizer}: {going.so_far()}", file=sys.stderr)
-            tables.append(marked(table).assign(task=task, optimizer=optimizer))
-            space = dict(own.space)
-            for line in table.to_dict("records"):
-                run_ids += [spec.run_id for spec in own.runs({name: line[name] for name in space})]
+                found[task, name] = marked(going.table()).assign(task=task, optimizer=name, origin=task)
+            print(f"{task}, {name}: {going.so_far()}", file=sys.stderr)
+        table = exchanged(found, out, train)
+    run_ids = [spec.run_id for line in table.to_dict("records") for spec in runs_of(line)]
     results = load(out, run_ids, curves=False)
-    drawn = drawing(pd.concat(tables, ignore_index=True), results)
+    drawn = drawing(table, results)
     print(markdown(drawn.tables[""]))
     print(save(drawn, Path("figures"))[0])
     if publish:
@@ -80,8 +81,48 @@ def _train(specs: Sequence[RunSpec], where: Where, executor: Executor) -> None:
 def marked(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials of a search with the run-steps spent by then, which the budget pays for, and which of those is best."""
     within = trials.index.isin(paid(trials, SEARCH_STEPS).index)
-    done = trials[within & (trials["state"] == "complete")].sort_values(["value", "trial"])
-    return trials.assign(spent_by_then=trials["spent"].cumsum(), within=within, best=trials.index.isin(done.index[:1]))
+    return _with_best(trials.assign(spent_by_then=trials["spent"].cumsum(), within=within))
+
+
+def _with_best(trials: pd.DataFrame) -> pd.DataFrame:
+    done = trials[trials["within"] & (trials["state"] == "complete")].sort_values(["value", "trial"])
+    return trials.assign(best=trials.index.isin(done.index[:1]))
+
+
+def runs_of(line: Mapping[Hashable, Any]) -> list[RunSpec]:
+    """The runs of a configuration, one for each tuning seed."""
+    own = search(line["task"], line["optimizer"])
+    return own.runs({name: line[name] for name in dict(own.space)})
+
+
+def exchanged(found: Mapping[tuple[str, str], pd.DataFrame], out: Path, train: Train) -> pd.DataFrame:
+    """All searches, and with each what its task made of the best of the same optimizer's other tasks."""
+    guests = [
+        {**host.iloc[-1], **trials[trials["best"]].iloc[0].drop(["task", "spent_by_then"]), "task": task, "best": False}
+        for (task, name), host in found.items()
+        for (other, of), trials in found.items()
+        if of == name and other != task
+    ]
+    train(list({spec.run_id: spec for line in guests for spec in runs_of(line)}.values()))
+    for line in guests:
+        own = search(line["task"], line["optimizer"])
+        runs = load(out, [spec.run_id for spec in runs_of(line)], curves=False).runs
+        value = own.value(runs)
+        line |= {"value": value.value, "low": value.low, "high": value.high, "spent": int(runs["steps_trained"].sum())}
+        line |= {
+            "generalized": int(runs["steps_to_generalize"].notna().sum()),
+            "sustained": int(runs["sustained"].sum()),
+        }
+        line["diverged"] = int((runs["status"] == "diverged").sum())
+    whole = []
+    for (task, name), trials in found.items():
+        visiting = pd.DataFrame([line for line in guests if (line["task"], line["optimizer"]) == (task, name)])
+        if len(visiting):
+            visiting["trial"] = trials["trial"].max() + 1 + np.arange(len(visiting))
+            visiting["spent_by_then"] = SEARCH_STEPS + visiting["spent"].cumsum()
+            visiting["within"] = True
+        whole.append(_with_best(pd.concat([trials, visiting], ignore_index=True)))
+    return pd.concat(whole, ignore_index=True)
 
 
 def drawing(table: pd.DataFrame, results: Results) -> Drawing:
@@ -107,7 +148,8 @@ def drawing(table: pd.DataFrame, results: Results) -> Drawing:
             figure,
             f"Searches of AdamW's and Muon's numbers (TPE from the stated ones on; Muon has four, AdamW two), a panel per task (p = 97, "
             f"one-layer transformer of width 128). Dots: configurations, mean over n = {len(TUNING_SEEDS)} tuning seeds of the steps until "
-            "validation accuracy reaches 95 % and stays, 1,500 where it does not; lines: the best so far. Dotted: the budget, the same for all. "
+            "validation accuracy reaches 95 % and stays, 1,500 where it does not; lines: the best so far. Dotted: the budget of the search, the "
+            "same for all; right of it: what was best on the other tasks. "
             f"Trained on: {'; '.join(results.machines)}.",
         )
     return Drawing(NAME, figure, {"": table, "runs": results.runs}, len(TUNING_SEEDS), None, markdown)
@@ -115,15 +157,28 @@ def drawing(table: pd.DataFrame, results: Results) -> Drawing:
 
 def markdown(table: pd.DataFrame) -> str:
     """What each search found, as it stands in a document."""
-    head = ("task", "optimizer", "configurations", "generalise", "stated numbers", "best", "its numbers")
+    head = (
+        "task",
+        "optimizer",
+        "configurations",
+        "generalise",
+        "stated numbers",
+        "best of the search",
+        "best",
+        "its numbers",
+        "found on",
+    )
     lines = []
     for (task, name), own in table.groupby(["task", "optimizer"], sort=False):
         own = own[own["within"]]
         best, first = own[own["best"]].iloc[0], own.iloc[0]
         numbers = ", ".join(f"{option.removeprefix('optimizer.')} {best[option]:g}" for option in SPACES[str(name)])
         works = int((own["generalized"] == own["n"]).sum())
-        steps = (f"{row['value']:,.0f}" for row in (first, best))
-        lines.append((TITLES[str(task)], label(str(name)), str(len(own)), str(works), *steps, numbers))
+        alone = own.loc[own["origin"] == task, "value"].min()
+        steps = (f"{value:,.0f}" for value in (first["value"], alone, best["value"]))
+        lines.append(
+            (TITLES[str(task)], label(str(name)), str(len(own)), str(works), *steps, numbers, TITLES[best["origin"]])
+        )
     return markdown_table(head, lines)
 
 

@@ -133,7 +133,7 @@ def percentile_bootstrap(steps: Floats, done: Flags) -> Bounds:
     n = steps.shape[1]
     weights = stream(0, "bootstrap", n).multinomial(n, np.full(n, 1 / n), 1000) / n  # [resample, run]
     low, high = np.quantile(weights @ steps.T, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
-    return low, high, done.any(axis=1)
+    return low, high, np.asarray(done.any(axis=1))
 
 
 def mean_of_survivors(steps: Floats, done: Flags) -> Bounds:
