@@ -85,8 +85,8 @@ def compared(runs: pd.DataFrame, readings: Readings) -> pd.DataFrame:
 
 def _before_memorizing(runs: pd.DataFrame) -> dict[str, int]:
     """How many runs of each task generalise before they have memorised: nothing is delayed there."""
-    at_once = runs["steps_to_generalize"] < runs["steps_to_memorize"].fillna(np.inf)
-    return at_once.fillna(False).groupby(runs["task"], sort=False).sum().to_dict()
+    generalized, memorized = (runs[f"steps_to_{event}"].astype(float) for event in ("generalize", "memorize"))
+    return (generalized < memorized.fillna(np.inf)).groupby(runs["task"], sort=False).sum().to_dict()
 
 
 def _with_operations(table: pd.DataFrame, runs: pd.DataFrame, first: str, second: str) -> pd.DataFrame:

@@ -93,9 +93,11 @@ MAIN = [Scenario(30, 0.2, 0.2, 0.5), Scenario(30, 0.5, 0.5, 0.0), Scenario(64, 0
 @pytest.mark.parametrize("scenario", MAIN, ids=lambda one: f"n={one.n},sigma={one.sigma}")
 @pytest.mark.parametrize("interval", INTERVALS)
 def test_every_interval_covers_the_truth_from_30_seeds_on(interval, scenario):
-    """But for the median's, which covers more: evaluations lie 5 % apart, and its ends jump from one to the next."""
+    """But for two that cover more: the median's, whose ends jump from one evaluation to the next, which lie 5 % apart; and that of
+    a probability near 1, as counts jump, too."""
     found = coverage(interval, scenario)
-    assert 0.93 <= found.share <= (0.99 if interval == "median" else 0.97), found
+    most = {"median": 0.99, "earlier, ratio 1.5": 1.0}.get(interval, 0.97)
+    assert 0.93 <= found.share <= most, found
 
 
 @pytest.mark.parametrize("scenario", MAIN, ids=lambda one: f"n={one.n},sigma={one.sigma}")
@@ -238,7 +240,7 @@ def test_fitting_recovers_the_law_despite_censoring(censored):
     ((steps, done),) = many((arm,), 0.0, 4_000)
     median, sigma = fitted(steps, done)
     assert median == pytest.approx(1025, rel=0.1 if censored > 0.5 else 0.03)  # seen half an evaluation late
-    assert sigma == pytest.approx(0.4, rel=0.06)
+    assert sigma == pytest.approx(0.4, rel=0.1 if censored > 0.5 else 0.06)
     if censored:
         assert fitted(steps[done], done[done])[0] < 0.9 * median  # what dropping them makes of it
 
@@ -396,11 +398,11 @@ def test_the_published_table_says_what_was_simulated_and_what_is_outside(experim
 
 
 def test_which_intervals_miss_from_30_seeds_on_is_known(experiment):
-    """Means and ratios never; shares near 0 or 1, and a skew that seven tasks have in common, do."""
+    """Means and ratios never; a skew that seven tasks have in common does."""
     missed = experiment.outside(TABLE)
     missed = missed[(missed["kind"] == "interval") & (missed["share"] < 0.93)]
     found = {name: own["share"].min() for name, own in missed.groupby("name")}
-    assert set(found) == {"success rate", "ratio over 7 tasks", "earlier, ratio 1.5"}
+    assert set(found) == {"success rate", "ratio over 7 tasks"}
     assert found["success rate"] > 0.925  # within its Monte-Carlo error of 93 %
     tasks = missed[missed["name"] == "ratio over 7 tasks"]
     assert set(zip(tasks["censored"], tasks["correlation"], strict=True)) == {(0.2, 0.9)}
