@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from sensitivity import CHOSEN, SEEDS
 
 from grokking.comparison import compare, observed
+from grokking.coverage import beside
 from grokking.optim import optimizers
 from grokking.plotting import COLORS, Drawing, Verdict, caption, rates_axis, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table
@@ -226,7 +227,7 @@ def _best(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             figure,
             f"Muon on {runs['task.name'].iloc[0]} (p = {runs['task.p'].iloc[0]}), one part changed at a time, each variant at the best of "
             f"four learning rates on {len(SEEDS)} tuning seeds, here on n = {n} others, each a dot; first in each panel: Muon as "
-            "it is; triangles: censored at the budget; bar and whiskers: restricted mean and its 95 % t interval. Trained on: "
+            f"it is; triangles: censored at the budget; bar and whiskers: restricted mean and its 95 % t interval{beside('mean', n)}. Trained on: "
             f"{'; '.join(machines)}.",
         )
     return Drawing("ablation_muon", figure, {"": table, "runs": runs}, n, _verdict(table), markdown)

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from sensitivity import CHOSEN
 
 from grokking.comparison import compare
+from grokking.coverage import beside
 from grokking.plotting import COLORS, GREY, Drawing, caption, run_lines, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table
 from grokking.registry import Settings
@@ -96,7 +97,7 @@ def _one_at_a_time(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             figure,
             f"AdamW (lr {LR:g}, weight decay {DECAY:g}, β₁ 0.9, β₂ 0.98, ε 1e-8), one number changed at a time; n = {n} seeds, each a "
             f"dot; triangles: censored at the budget of {runs['steps'].max():,} steps; bar and whiskers: mean restricted to the "
-            f"budget and its 95 % t interval. Trained on: {'; '.join(machines)}.",
+            f"budget and its 95 % t interval{beside('mean', n)}. Trained on: {'; '.join(machines)}.",
         )
     return Drawing("betas", figure, {"": table, "runs": runs.drop(columns="arm")}, n, None, markdown)
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from sensitivity import CHOSEN
 
 from grokking.comparison import observed
+from grokking.coverage import beside
 from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, label, step_ticks, style
 from grokking.publish import markdown_table
 from grokking.registry import Settings
@@ -228,7 +229,7 @@ def _caption(runs: pd.DataFrame, names: Sequence[str], n: int, machines: Sequenc
         f"at the first evaluation with validation accuracy of 95 %, or not within {first['steps']:,} steps (the budget, dotted in the middle). "
         "Left: share that does with 95 % Wilson intervals, and the logistic curve in the log-odds of the fraction, where it crosses a half. "
         "Middle: each run a dot, triangles: censored at the budget; line and whiskers: mean restricted to the budget and its 95 % t "
-        "interval, where some run generalises. Right, filled: the fraction where half of the runs generalise, had the runs ended at that budget, with 95 % "
+        f"interval{beside('mean', n)}, where some run generalises. Right, filled: the fraction where half of the runs generalise, had the runs ended at that budget, with 95 % "
         f"intervals (seeds drawn anew, and at least the gap between neighbouring fractions); hollow: as published, 'about' read as ± 2.5 points. Trained on: {'; '.join(machines)}."
     )
 

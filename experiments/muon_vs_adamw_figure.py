@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from muon_and_adamw import TITLES
 
 from grokking.comparison import observed
+from grokking.coverage import beside
 from grokking.engine.operations import operations
 from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, step_ticks, style
 from grokking.publish import interval, markdown_table
@@ -187,13 +188,13 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
     )
     fractions = runs.groupby("task", sort=False)["train_fraction"].first()
     splits = ", ".join(f"{TITLES[task]} {share:.0%}" for task, share in fractions.items())
-    first = runs.iloc[0]
+    first, n = runs.iloc[0], int(table["n"].min())
     return (
         f"AdamW and Muon on the tasks of Tveit et al. 2025 and subtraction (p = 97; examples for training: {splits}), transformer with "
-        f"{first['model.depth']} layer(s) of width {first['model.width']}, batch 512, n = {int(table['n'].min())} seeds, the same for all. Left: "
+        f"{first['model.depth']} layer(s) of width {first['model.width']}, batch 512, n = {n} seeds, the same for all. Left: "
         f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot; triangles: not within {first['steps']:,} steps; "
-        "beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals (all "
-        "tasks: geometric mean); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again. "
+        "beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
+        f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again. "
         f"Right: probability of being earlier with the same seed. The paper's pooled t-test on these runs: {tests}. Trained on: "
         f"{'; '.join(machines)}."
     )
@@ -304,7 +305,7 @@ def thresholds(results: Results, runs: pd.DataFrame) -> Drawing:
             figure,
             f"Both optimizers at what their searches found, n = {n} seeds, each run until every validation example is right or for {budget:,} "
             "steps: ratio of restricted means of the steps to the first evaluation with at least this validation accuracy, paired by seed, "
-            f"with 95 % intervals; all tasks: geometric mean. Trained on: {'; '.join(results.machines)}.",
+            f"with 95 % intervals{beside('ratio', n)}; all tasks: geometric mean. Trained on: {'; '.join(results.machines)}.",
         )
     tables = {"": table, "runs": runs.drop(columns=["arm", "task"])}
     return Drawing("muon_vs_adamw_thresholds", figure, tables, n, None, thresholds_markdown)

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from grokking.comparison import cells, compare, observed, paired_ratio
+from grokking.coverage import beside
 from grokking.plotting import (
     COLORS,
     TITLES,
@@ -110,7 +111,7 @@ def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             f"n = {n} seeds per optimizer with weight decay and {n_undecayed} without, the same seeds, splits and initial weights for all. Left: share of runs that have "
             "reached 95 % validation accuracy (1 − Kaplan–Meier; bands: 95 % log-log intervals, where some but not all "
             "runs have generalised). Right: each seed a dot; triangles: censored at the budget of "
-            f"{first['steps']:,} steps; bar and whiskers: mean restricted to the budget and its 95 % t interval; number: "
+            f"{first['steps']:,} steps; bar and whiskers: mean restricted to the budget and its 95 % t interval{beside('mean', n)}; number: "
             f"runs that generalised. Trained on: {'; '.join(machines)}.",
         )
     everywhere = table.set_index("arm").loc[["adamw", "muon"], "generalized"].gt(0).all()

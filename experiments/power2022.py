@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from grokking.comparison import compare, observed
+from grokking.coverage import beside
 from grokking.plotting import (
     COLORS,
     GREY,
@@ -377,7 +378,7 @@ def _ablation(runs: pd.DataFrame, curves: pd.DataFrame, machines: Sequence[str])
             f"Products in S5, {first['train_fraction']:.0%} of the 14,400 examples for training, {_model(first)}, batch 512; lr 1e-3 where none is named; "
             f"n = {n} seeds a variant, each a dot. Left: highest validation accuracy until a run reaches {first['threshold']:.0%} (dashed), where it ends, or the "
             f"budget of {first['steps']:,} steps (the paper: 10⁵); stroke: median. Right: steps to {first['threshold']:.0%}; triangles: censored at the "
-            f"budget; bar and whiskers: restricted mean and its 95 % t interval. Trained on: {'; '.join(machines)}.",
+            f"budget; bar and whiskers: restricted mean and its 95 % t interval{beside('mean', n)}. Trained on: {'; '.join(machines)}.",
         )
     tables = {"": table, "runs": runs.drop(columns=["arm", "best"])}
     verdict = _ablation_verdict(table, int(first["steps"]))

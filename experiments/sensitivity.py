@@ -24,6 +24,7 @@ from five_optimizers import REAL, SMALL
 from matplotlib.figure import Figure
 
 from grokking.comparison import cells, compare
+from grokking.coverage import beside
 from grokking.plotting import Drawing, caption, heat_map, label, seed_dots, step_ticks, style
 from grokking.publish import comparison_table, markdown_table
 from grokking.registry import Settings
@@ -138,7 +139,7 @@ def _best_cells(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             figure,
             f"{first['task.name']} (p = {first['task.p']}), {first['train_fraction']:.0%} of the examples for training; every "
             f"optimizer at the framed cell of its heat map, on n = {n} seeds that did not choose it, each a dot; triangles: "
-            f"censored at {first['steps']:,} steps; bar and whiskers: mean restricted to the budget and its 95 % t interval. "
+            f"censored at {first['steps']:,} steps; bar and whiskers: mean restricted to the budget and its 95 % t interval{beside('mean', n)}. "
             f"Trained on: {'; '.join(machines)}.",
         )
     return Drawing("sensitivity_best", figure, {"": table, "runs": runs}, n, None, comparison_table)

@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from sensitivity import DECOUPLED, SEEDS, THIRDS, grid_of
 
 from grokking.comparison import cells, compare, paired_ratio
+from grokking.coverage import beside
 from grokking.plotting import COLORS, Drawing, Verdict, caption, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table, p_value
 from grokking.registry import Settings
@@ -126,7 +127,7 @@ def _comparison(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             figure,
             f"{first['task.name']} (p = {first['task.p']}), the first four each at the best of twenty settings on {len(SEEDS)} tuning "
             f"seeds, the last two at the numbers of Lee et al. 2024; n = {n} other seeds, each a dot; triangles: censored at {first['steps']:,} steps; bar and whiskers: restricted mean, "
-            f"95 % t interval. Trained on: {'; '.join(machines)}.",
+            f"95 % t interval{beside('mean', n)}. Trained on: {'; '.join(machines)}.",
         )
     return Drawing(
         "transforms", figure, {"": table, "runs": runs.drop(columns="method")}, n, _verdict(runs, table), markdown

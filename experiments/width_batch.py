@@ -30,6 +30,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from grokking.comparison import cells, compare, observed
+from grokking.coverage import beside
 from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, label, rates_axis, step_ticks, style
 from grokking.publish import interval, markdown_table
 from grokking.registry import Settings
@@ -330,7 +331,7 @@ def _caption(runs: pd.DataFrame, n: int, machines: Sequence[str]) -> str:
         f"at settings of its own, chosen with as many trials for either optimizer on other seeds; n = {n} seeds, the same for both. Above: ratio of the "
         "mean steps until validation accuracy reaches 95 %, restricted to the budget, and its 95 % interval, paired by seed; over 1, Muon is sooner; "
         "hollow triangles: a bound, as one of the two never generalises. Below: each run a dot, triangles: censored at the budget of "
-        f"{first['steps']:,} steps; bar and whiskers: restricted mean and its 95 % t interval. Trained on: {'; '.join(machines)}."
+        f"{first['steps']:,} steps; bar and whiskers: restricted mean and its 95 % t interval{beside('mean', n)}. Trained on: {'; '.join(machines)}."
     )
 
 

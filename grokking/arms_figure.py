@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from grokking.comparison import compare
+from grokking.coverage import beside
 from grokking.plotting import COLORS, Drawing, caption, label, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table, p_value
 from grokking.store import Results
@@ -35,7 +36,7 @@ def draw(path: str, results: Results) -> Sequence[Drawing]:
             figure,
             f"{first['task.name']}, {first['train_fraction']:.0%} of the examples for training, budget {first['steps']:,} steps, n = {n} "
             "seeds an arm, each a dot; triangles: censored at the budget; bar and whiskers: mean restricted to the budget "
-            f"and its 95 % t interval. Trained on: {'; '.join(results.machines)}.",
+            f"and its 95 % t interval{beside('mean', n)}. Trained on: {'; '.join(results.machines)}.",
         )
     tables = {"": table, "runs": runs.drop(columns="arm")}
     return [Drawing(Path(path).stem, figure, tables, n, None, markdown)]

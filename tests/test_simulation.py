@@ -17,6 +17,7 @@ from grokking.coverage import (
     INTERVALS,
     STEADY,
     Scenario,
+    beside,
     coverage,
     false_alarms,
     family_false_alarms,
@@ -212,11 +213,12 @@ def test_an_interval_that_is_too_narrow_is_seen(monkeypatch):
     assert coverage("ratio", MAIN[0]).share < 0.92
 
 
-def test_the_shortfall_is_said_for_captions():
-    words = shortfall("mean", 5, 200)
-    shares = [100 * coverage("mean", one, 200).share for one in of_interval("mean", 5)]
+def test_the_shortfall_stands_beside_intervals_of_few_seeds():
+    shares = [100 * coverage("mean", one).share for one in of_interval("mean", 5)]
     assert len(shares) == 9
-    assert words == f"cover {min(shares):.0f}–{max(shares):.0f} % at n = 5 (simulated)"
+    assert shortfall("mean", 5) == f"{min(shares):.0f}–{max(shares):.0f} %"
+    assert beside("mean", 5) == f" (covers {shortfall('mean', 5)} at n = 5, simulated)"
+    assert beside("mean", 30) == beside("mean", 1) == ""
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 10, 13])
