@@ -1,0 +1,89 @@
+"""The table of claims: every row from committed tables, and what it says of made-up ones."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+import published  # noqa: E402
+from published import CLAIMS, Tables, answer, claims_table  # noqa: E402
+
+FOLDER = ROOT / "figures" / "published"
+
+
+def test_the_committed_claims_are_those_of_the_committed_tables():
+    tables = Tables(FOLDER)
+    assert (FOLDER / "claims.md").read_text() == claims_table(tables) + "\n"
+    if (FOLDER / "answer.md").exists():
+        assert (FOLDER / "answer.md").read_text() == answer(tables) + "\n"
+
+
+def test_every_claim_names_a_command_of_an_experiment_and_its_scale():
+    from grokking.experiment import open_experiment
+
+    for claim in CLAIMS:
+        words = claim.command.split()
+        assert words[:2] == ["grokking", "sweep"]
+        assert words[4] in open_experiment(str(ROOT / words[2])).studies
+
+
+def test_a_claim_without_its_tables_is_not_run(tmp_path):
+    rows = claims_table(Tables(tmp_path)).splitlines()[2:]
+    assert len(rows) == len(CLAIMS)
+    assert all("| – | not run |" in row for row in rows)
+
+
+def comparison(folder, tuned, stated, n=30):
+    """Both layers' tables with these ratios (value, low, high) over all tasks, on two tasks."""
+    for name, ratio in (("muon_vs_adamw", tuned), ("muon_vs_adamw_defaults", stated)):
+        line = dict(zip(("ratio", "ratio_low", "ratio_high"), ratio, strict=True))
+        line |= {f"kept_{key}": value for key, value in line.items()}
+        line |= {"n": n, "reading": "same decay a step", "step_cost": 2.2, "ratio_in_operations": ratio[0] / 2.2}
+        line |= {"first_mean_epochs": 60.0, "second_mean_epochs": 40.0}
+        pd.DataFrame([{**line, "task": task} for task in ("mod_add", "mod_sub", "all")]).to_csv(folder / f"{name}.csv")
+    return Tables(folder)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"),
+    [
+        ((1.5, 1.4, 1.6), "reproduced"),
+        ((2.0, 1.8, 2.2), "not reproduced: larger"),
+        ((1.0, 0.9, 1.1), "not reproduced: smaller"),
+        ((1.5, None, None), "undecided"),
+    ],
+)
+def test_a_ratio_is_reproduced_where_our_interval_holds_it(tmp_path, ratio, said):
+    tables = comparison(tmp_path, ratio, ratio)
+    assert published._muon("muon_vs_adamw")(tables).verdict == said
+
+
+@pytest.mark.parametrize(
+    ("tuned", "stated", "said"),
+    [
+        ((1.0, 0.9, 1.1), (3.0, 2.8, 3.2), "reproduced"),
+        ((2.0, 1.9, 2.1), (3.0, 2.8, 3.2), "in part: it shrinks and stays"),
+        ((3.0, 2.8, 3.2), (3.0, 2.8, 3.2), "not reproduced"),
+    ],
+)
+def test_tuning_takes_the_advantage_away_wholly_in_part_or_not(tmp_path, tuned, stated, said):
+    assert published._wider_tuning(comparison(tmp_path, tuned, stated)).verdict == said
+
+
+def test_epochs_and_shares_follow_from_the_ratios(tmp_path):
+    tables = comparison(tmp_path, (1.25, 1.2, 1.3), (2.0, 1.9, 2.1))
+    assert published._fewer_epochs(tables).ours == "tuned 20% [17%, 23%]; stated 50% [47%, 52%]"
+    assert published._fewer_epochs(tables).verdict == "not reproduced: more"
+    assert published._fewer_epochs(comparison(tmp_path, (1.43, 1.3, 1.6), (2.0, 1.9, 2.1))).verdict == "only in part"
+    assert published._epochs(tables).verdict == "reproduced"
+
+
+def test_the_answer_is_three_sentences_of_numbers_from_the_tables(tmp_path):
+    words = answer(comparison(tmp_path, (1.25, 1.2, 1.3), (2.0, 1.9, 2.1)))
+    assert words.count(". ") == 2
+    assert "ahead on 2 of 2 tasks: AdamW takes 1.25 [1.20, 1.30] times its steps" in words
+    assert "2.2 times the arithmetic, so by operations AdamW takes 0.57 times" in words
+    assert "At stated numbers, untuned, it is 2.00 [1.90, 2.10] times" in words
