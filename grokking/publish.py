@@ -72,10 +72,22 @@ def verdicts(folder: Path = PUBLISHED) -> str:
     return markdown_table(head, lines)
 
 
+def effort(folder: Path = PUBLISHED) -> str:
+    """What `make reproduce-all` takes, by what the published figures took: their runs may overlap, so it is an upper bound."""
+    facts = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    runs, steps, minutes = (sum(f[key] for f in facts) for key in ("runs", "run_steps", "core_minutes"))
+    hours = minutes / 60 / 2
+    return (
+        f"`make reproduce-all` trains and draws every experiment as it is published: {runs:,} runs, {steps / 1e6:.1f} million run-steps, "
+        f"about {hours:.0f} hours on two cores (the sum of what the published figures took, on machines shared with other work)."
+    )
+
+
 def rewrite_documents(root: Path = Path()) -> None:
     """Put every generated text into its places."""
     folder = root / PUBLISHED
     (folder / "verdicts.md").write_text(verdicts(folder) + "\n")
+    (folder / "effort.md").write_text(effort(folder) + "\n")
     for name in DOCUMENTS:
         path = root / name
         path.write_text(filled(path.read_text(), folder))

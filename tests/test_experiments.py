@@ -13,7 +13,7 @@ from grokking.cli import command_line
 from grokking.errors import BadInput
 from grokking.experiment import open_experiment
 from grokking.plotting import Drawing, save
-from grokking.publish import PUBLISHED, filled, publish_drawing, verdicts
+from grokking.publish import PUBLISHED, effort, filled, publish_drawing, verdicts
 from grokking.seeding import stream
 from grokking.store import Results
 from grokking.study import total_steps
@@ -122,6 +122,7 @@ def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document
     text = (ROOT / document).read_text()
     assert filled(text, PUBLISHED) == text
     assert (PUBLISHED / "verdicts.md").read_text() == verdicts() + "\n"
+    assert (PUBLISHED / "effort.md").read_text() == effort() + "\n"
     for path in FILES:
         name = Path(path).stem
         module = open_experiment(path).draw.__globals__
