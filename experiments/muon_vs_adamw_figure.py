@@ -14,7 +14,7 @@ from muon_and_adamw import TITLES
 from grokking.comparison import observed
 from grokking.coverage import beside
 from grokking.engine.operations import operations
-from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, step_ticks, style
+from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, label, step_ticks, style
 from grokking.publish import interval, markdown_table
 from grokking.runs import RunSpec, run_spec
 from grokking.setting import DEFAULTS
@@ -24,12 +24,7 @@ from grokking.versus import at_threshold, pooled_t_test, versus
 
 PUBLISHED = 153.09 / 102.89
 THRESHOLDS = (0.9, 0.95, 0.99, 1.0)
-ARM_COLORS = {
-    "adamw": COLORS["adamw"],
-    "muon": COLORS["muon"],
-    "muon, same decay a step": COLORS["muon"],
-    "muon, same decay": "#E69F00",
-}
+HUES = (COLORS["muon"], "#E69F00", "#009E73", "#CC79A7")  # of the readings, in order
 
 
 Readings = Mapping[str, tuple[str, str]]  # what is compared → AdamW's arm and the other one, values of the column `arm`
@@ -37,17 +32,19 @@ Readings = Mapping[str, tuple[str, str]]  # what is compared → AdamW's arm and
 
 def comparison(name: str, results: Results, runs: pd.DataFrame, readings: Readings) -> Drawing:
     """AdamW against another arm, in one or several readings: every run, the ratios, and who is earlier."""
-    readings = {label: pair for label, pair in readings.items() if set(pair) <= set(runs["arm"])}
+    readings = {name: pair for name, pair in readings.items() if set(pair) <= set(runs["arm"])}
     table = compared(runs, readings)
     shown = [task for task in TITLES if task in set(table["task"])]
     arms = list(dict.fromkeys(arm for pair in readings.values() for arm in pair))
     with style():
         height = max(0.62, 0.24 * max(len(arms), 2 * len(readings)))
+        hues = {pair[0]: COLORS["adamw"] for pair in readings.values()}
+        hues |= {pair[1]: hue for pair, hue in zip(readings.values(), HUES, strict=False)}
         figure = Figure(figsize=(12.5, height * len(shown) + 1.3), layout="constrained")
         dots, ratios, earlier = figure.subplots(1, 3, sharey=True, width_ratios=(1.5, 1.2, 0.8))
-        _dots(dots, runs, arms, shown)
-        _forest(ratios, table, "ratio", readings, shown)
-        _forest(earlier, table, "earlier", readings, shown)
+        _dots(dots, runs, hues, shown)
+        _forest(ratios, table, "ratio", readings, hues, shown)
+        _forest(earlier, table, "earlier", readings, hues, shown)
         _ratio_axis(ratios)
         earlier.axvline(0.5, color=GREY, lw=0.8)
         earlier.set(xlim=(-0.03, 1.03), xlabel=f"probability that {_other(readings)} is earlier")
@@ -58,7 +55,7 @@ def comparison(name: str, results: Results, runs: pd.DataFrame, readings: Readin
             axes.axhline(len(shown) - 1.5, color="black", lw=0.6)
             for row in range(1, len(shown) - 1, 2):
                 axes.axhspan(row - 0.5, row + 0.5, color="#F5F5F5", lw=0, zorder=0)
-        figure.legend(handles=_legend(arms), loc="outside upper center", ncols=4)
+        figure.legend(handles=_legend(hues), loc="outside upper center", ncols=4)
         caption(figure, _caption(runs, table, readings, results.machines))
     n = int(table["n"].min())
     tables = {"": table, "pooled": pooled(runs, readings), "runs": runs.drop(columns=["arm", "task"])}
@@ -68,14 +65,14 @@ def comparison(name: str, results: Results, runs: pd.DataFrame, readings: Readin
 def compared(runs: pd.DataFrame, readings: Readings) -> pd.DataFrame:
     """One line per reading and task, and one over all tasks: first crossing, sustained (`kept_…`), and in operations."""
     parts = []
-    for label, (first, second) in readings.items():
+    for reading, (first, second) in readings.items():
         crossed = versus(runs, "arm", first, second, "task")
         kept = versus(runs, "arm", first, second, "task", event="sustain")
         same = [column for column in kept if column not in ("task", "n", "horizon", "smallest_p")]
         part = crossed.join(kept[same].add_prefix("kept_"))
         for side, arm in (("first", first), ("second", second)):
             part[f"{side}_before_memorizing"] = part["task"].map(_before_memorizing(runs[runs["arm"] == arm]))
-        part.insert(0, "reading", label)
+        part.insert(0, "reading", reading)
         parts.append(_with_operations(part, runs, first, second))
     table = pd.concat(parts, ignore_index=True)
     for prefix in ("", "kept_"):  # the family is all tasks of all readings
@@ -111,34 +108,36 @@ def _spec(row: pd.Series) -> RunSpec:
 
 def pooled(runs: pd.DataFrame, readings: Readings) -> pd.DataFrame:
     """The paper's own test, on our runs."""
-    found = {label: pooled_t_test(runs, "arm", *pair) for label, pair in readings.items()}
-    return pd.DataFrame([{"reading": label, **vars(test)} for label, test in found.items()])
+    found = {reading: pooled_t_test(runs, "arm", *pair) for reading, pair in readings.items()}
+    return pd.DataFrame([{"reading": reading, **vars(test)} for reading, test in found.items()])
 
 
-def _dots(axes: Axes, runs: pd.DataFrame, arms: Sequence[str], shown: Sequence[str]) -> None:
+def _dots(axes: Axes, runs: pd.DataFrame, hues: Mapping[str, str], shown: Sequence[str]) -> None:
     """Every run of every arm; triangles: censored."""
     for row, task in enumerate(shown[:-1]):
-        for at, arm in enumerate(arms):
+        for at, (arm, hue) in enumerate(hues.items()):
             own = runs[(runs["task"] == task) & (runs["arm"] == arm)].sort_values("seed")
-            middle = row + (at - (len(arms) - 1) / 2) * 0.8 / len(arms)
-            y = middle + np.linspace(-0.26, 0.26, len(own)) / len(arms)
+            middle = row + (at - (len(hues) - 1) / 2) * 0.8 / len(hues)
+            y = middle + np.linspace(-0.26, 0.26, len(own)) / len(hues)
             steps, done = observed(own)
-            axes.plot(steps[done], y[done], "o", ms=2.8, color=ARM_COLORS[arm], alpha=0.75, mew=0)
-            axes.plot(steps[~done], y[~done], ">", ms=4, color=ARM_COLORS[arm], mfc="none")
+            axes.plot(steps[done], y[done], "o", ms=2.8, color=hue, alpha=0.75, mew=0)
+            axes.plot(steps[~done], y[~done], ">", ms=4, color=hue, mfc="none")
     axes.set_xscale("log")
     step_ticks(axes.xaxis)
     axes.set_xlabel("steps to generalise (log)")
 
 
-def _forest(axes: Axes, table: pd.DataFrame, column: str, readings: Readings, shown: Sequence[str]) -> None:
+def _forest(
+    axes: Axes, table: pd.DataFrame, column: str, readings: Readings, hues: Mapping[str, str], shown: Sequence[str]
+) -> None:
     """Values with intervals, a row per task: first crossing filled, sustained hollow; a triangle is a bound."""
     space = 0.8 / (2 * len(readings))
-    for at, (label, (_, arm)) in enumerate(readings.items()):
-        own = table[table["reading"] == label].set_index("task").reindex(shown)
+    for at, (reading, (_, arm)) in enumerate(readings.items()):
+        own = table[table["reading"] == reading].set_index("task").reindex(shown)
         for hollow, prefix in enumerate(("", "kept_")):
             y = np.arange(len(shown)) + (2 * at + hollow - (2 * len(readings) - 1) / 2) * space
             value, low, high = (own[f"{prefix}{column}{end}"].astype(float).to_numpy() for end in ("", "_low", "_high"))
-            color, fill = ARM_COLORS[arm], "white" if hollow else ARM_COLORS[arm]
+            color, fill = hues[arm], "white" if hollow else hues[arm]
             axes.hlines(y, low, high, color=color, lw=1.3)
             bound = own[f"{prefix}bound"].fillna("").to_numpy() * (column == "ratio") * np.isnan(low)
             for marker, sign in (("o", ""), (">", "≥"), ("<", "≤")):
@@ -164,8 +163,8 @@ def _row(task: str, runs: pd.DataFrame, arms: Sequence[str]) -> str:
     return f"{TITLES[task]}\n{', '.join(counts)} of {max(map(len, own))}"
 
 
-def _legend(arms: Sequence[str]) -> list[Line2D]:
-    handles = [Line2D([], [], ls="", marker="o", color=ARM_COLORS[arm], label=_words(arm)) for arm in arms]
+def _legend(hues: Mapping[str, str]) -> list[Line2D]:
+    handles = [Line2D([], [], ls="", marker="o", color=hue, label=_words(arm)) for arm, hue in hues.items()]
     kinds = (("first crossing", "black"), ("sustained", "white"))
     handles += [Line2D([], [], marker="o", color="black", mfc=fill, label=label) for label, fill in kinds]
     return [*handles, Line2D([], [], color="black", ls=":", label="published: 1.49")]
@@ -173,7 +172,7 @@ def _legend(arms: Sequence[str]) -> list[Line2D]:
 
 def _words(arm: str) -> str:
     name, *rest = arm.split(", ", 1)
-    return ", ".join([{"adamw": "AdamW", "muon": "Muon"}.get(name, name), *rest])
+    return ", ".join([label(name), *rest])
 
 
 def _other(readings: Readings) -> str:
@@ -203,10 +202,10 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
 def _verdict(table: pd.DataFrame) -> Verdict:
     """The published ratio against ours over all tasks."""
     words, answers = [], []
-    for label, own in table.groupby("reading", sort=False):
+    for reading, own in table.groupby("reading", sort=False):
         row, each = own[own["task"] == "all"].iloc[0], own[own["task"] != "all"]
         sooner = int((each["ratio_low"] > 1).sum())
-        said = f"{label}: " if table["reading"].nunique() > 1 else ""
+        said = f"{reading}: " if table["reading"].nunique() > 1 else ""
         words.append(
             f"{said}{interval(row, 'ratio', 2)}, sustained {interval(row, 'kept_ratio', 2)}, sooner on {sooner} of {len(each)} tasks"
         )
@@ -237,11 +236,11 @@ def markdown(table: pd.DataFrame) -> str:
     """The comparison as it stands in a document."""
     several = table["reading"].nunique() > 1
     rows = []
-    for label, own in table.groupby("reading", sort=False):
+    for reading, own in table.groupby("reading", sort=False):
         lines = {line["task"]: line for line in own.to_dict("records")}
         for task in TITLES:
             cells = _cells(lines[task], len(lines) - 1) if task in lines else ("not run", *["–"] * (len(HEAD) - 2))
-            rows.append((*([str(label)] if several else []), TITLES[task], *cells))
+            rows.append((*([str(reading)] if several else []), TITLES[task], *cells))
     return markdown_table([*(["arm"] if several else []), *HEAD], rows)
 
 

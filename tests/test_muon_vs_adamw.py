@@ -96,7 +96,7 @@ def test_searches_exchange_what_was_best_on_the_other_tasks_of_the_same_optimize
 
 @pytest.fixture(scope="module")
 def at_stated_numbers():
-    """The layer `defaults` made up: AdamW 900 steps and 2 % more with each seed, Muon a third, but in one reading never on parity."""
+    """The layer `stated` made up: AdamW 900 steps and 2 % more with each seed, Muon a third, but in one reading never on parity."""
 
     def law(row, grid):
         at = 900 * (1 + 0.02 * row["seed"])
@@ -105,14 +105,14 @@ def at_stated_numbers():
         return rising(grid, 2_000 if row["task.name"] == "gcd" else 50), rising(grid, at)
 
     experiment = open_experiment(str(ROOT / "experiments/muon_vs_adamw.py"))
-    specs = [spec for spec in experiment.specs("defaults") if spec.seed < 4]
+    specs = [spec for spec in experiment.specs("stated") if spec.seed < 4]
     (drawing,) = experiment.draw(made_up(specs, law))
     return drawing
 
 
 def test_the_layer_of_stated_numbers_says_what_was_made_up(at_stated_numbers):
     table = at_stated_numbers.tables[""]
-    assert at_stated_numbers.name == "muon_vs_adamw_defaults"
+    assert at_stated_numbers.name == "muon_vs_adamw_stated"
     assert at_stated_numbers.n == 4
     assert list(dict.fromkeys(table["reading"])) == ["same decay a step", "same decay"]
     assert len(table) == 2 * (7 + 1)
@@ -153,7 +153,7 @@ def test_a_task_without_runs_is_not_run(at_stated_numbers):
 def test_a_line_of_the_runs_table_is_the_run_that_it_came_from():
     import muon_vs_adamw_figure as figure
 
-    for spec in open_experiment("experiments/muon_vs_adamw.py").specs("defaults")[::40]:
+    for spec in open_experiment("experiments/muon_vs_adamw.py").specs("stated")[::40]:
         again = figure._spec(pd.Series(spec.row()))
         assert again.setting == spec.setting
 

@@ -38,7 +38,7 @@ def test_a_claim_without_its_tables_is_not_run(tmp_path):
 
 def comparison(folder, tuned, stated, n=30):
     """Both layers' tables with these ratios (value, low, high) over all tasks, on two tasks."""
-    for name, ratio in (("muon_vs_adamw", tuned), ("muon_vs_adamw_defaults", stated)):
+    for name, ratio in (("muon_vs_adamw", tuned), ("muon_vs_adamw_stated", stated)):
         line = dict(zip(("ratio", "ratio_low", "ratio_high"), ratio, strict=True))
         line |= {f"kept_{key}": value for key, value in line.items()}
         line |= {"n": n, "reading": "same decay a step", "step_cost": 2.2, "ratio_in_operations": ratio[0] / 2.2}
