@@ -7,7 +7,7 @@ EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
 ALL := delayed_generalization:paper optimizers:paper conditions:laptop precision:paper sensitivity:laptop \
 	transforms:laptop ablation_muon:laptop betas:laptop recipes:laptop tuning_budget:laptop \
 	critical_fraction:laptop width_batch:laptop stability:laptop power2022:laptop
-SCRIPTS := muon_vs_adamw_tuning search_strategies optimizer_atlas throughput coverage published
+SCRIPTS := muon_vs_adamw_tuning search_strategies optimizer_atlas throughput coverage step_cost published
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce reproduce-all test check figures faults bench gpu clean
