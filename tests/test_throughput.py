@@ -72,7 +72,7 @@ def test_operations_are_those_that_the_shortcuts_leave():
     p, w, n = 97, 128, 512
     keys_and_values = 2 * (2 * p + 2) * w * w + w * w  # a, b and two constants; one query
     behind = n * w * w + 8 * n * w * w + n * w * p
-    assert throughput.operations(Config()) == pytest.approx(2 * 3 * (keys_and_values + behind), rel=0.02)
+    assert throughput.operations(Config().spec()) == pytest.approx(2 * 3 * (keys_and_values + behind), rel=0.02)
 
 
 def test_a_ratio_is_that_of_the_same_round_and_of_as_many_cores(monkeypatch):
