@@ -35,7 +35,71 @@ from grokking.selection import split
 from grokking.store import Results
 from grokking.study import Study
 
-CHOSEN: dict[str, dict[str, dict[str, float]]] = {}  # task → optimizer → the best of muon_vs_adamw_tuning.csv
+CHOSEN: dict[str, dict[str, Settings]] = {  # task → optimizer → the best of figures/published/muon_vs_adamw_tuning.csv
+    "mod_add": {
+        "adamw": {"optimizer.lr": 0.0005636, "optimizer.weight_decay": 5.264},
+        "muon": {
+            "optimizer.lr": 0.01127,
+            "optimizer.weight_decay": 1.61,
+            "optimizer.adamw_lr": 0.000542,
+            "optimizer.adamw_weight_decay": 0.5691,
+        },
+    },
+    "mod_sub": {
+        "adamw": {"optimizer.lr": 0.00193, "optimizer.weight_decay": 2.727},
+        "muon": {
+            "optimizer.lr": 0.06084,
+            "optimizer.weight_decay": 0.9392,
+            "optimizer.adamw_lr": 0.00893,
+            "optimizer.adamw_weight_decay": 0.5527,
+        },
+    },
+    "mod_mul": {
+        "adamw": {"optimizer.lr": 0.002387, "optimizer.weight_decay": 5.065},
+        "muon": {
+            "optimizer.lr": 0.03311,
+            "optimizer.weight_decay": 1.065,
+            "optimizer.adamw_lr": 0.003919,
+            "optimizer.adamw_weight_decay": 0.8828,
+        },
+    },
+    "mod_div": {
+        "adamw": {"optimizer.lr": 0.001, "optimizer.weight_decay": 1.0},
+        "muon": {
+            "optimizer.lr": 0.01127,
+            "optimizer.weight_decay": 1.61,
+            "optimizer.adamw_lr": 0.000542,
+            "optimizer.adamw_weight_decay": 0.5691,
+        },
+    },
+    "mod_exp": {
+        "adamw": {"optimizer.lr": 0.001, "optimizer.weight_decay": 1.0},
+        "muon": {
+            "optimizer.lr": 0.0125,
+            "optimizer.weight_decay": 0.9672,
+            "optimizer.adamw_lr": 0.001061,
+            "optimizer.adamw_weight_decay": 1.665,
+        },
+    },
+    "gcd": {
+        "adamw": {"optimizer.lr": 0.007012, "optimizer.weight_decay": 0.4148},
+        "muon": {
+            "optimizer.lr": 0.06084,
+            "optimizer.weight_decay": 0.9392,
+            "optimizer.adamw_lr": 0.00893,
+            "optimizer.adamw_weight_decay": 0.5527,
+        },
+    },
+    "parity": {
+        "adamw": {"optimizer.lr": 0.0005531, "optimizer.weight_decay": 9.687},
+        "muon": {
+            "optimizer.lr": 0.009762,
+            "optimizer.weight_decay": 0.4032,
+            "optimizer.adamw_lr": 0.0005113,
+            "optimizer.adamw_weight_decay": 4.193,
+        },
+    },
+}
 BUDGET, STATED_BUDGET = 2_000, 4_000
 ADAMW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.weight_decay": 1.0}
 MUON: Settings = {"optimizer.name": "muon", "optimizer.lr": 0.02, "optimizer.weight_decay": 0.05}

@@ -69,7 +69,7 @@ def main(
     print(markdown(drawn.tables[""]))
     print(save(drawn, Path("figures"))[0])
     if publish:
-        publish_drawing(drawn, results, "tuning", f"experiments/{NAME}.py")
+        publish_drawing(drawn, results, "", f"experiments/{NAME}.py")
         rewrite_documents()
 
 

@@ -23,7 +23,10 @@ PLACE = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: str, folder: Path = PUBLISHED) -> None:
-    """Copy a drawing and its tables to the published ones; refuses to replace evidence from more seeds."""
+    """Copy a drawing and its tables to the published ones; refuses to replace evidence from more seeds.
+
+    `scale` is empty for an experiment that is a script of its own.
+    """
     path = folder / f"{drawing.name}.json"
     runs = len(drawing.tables["runs"])
     if results.missing:
@@ -67,7 +70,8 @@ def verdicts(folder: Path = PUBLISHED) -> str:
         f = json.loads(path.read_text())
         picture = f"[{f['figure']}](figures/published/{f['figure']}.png) (n = {f['n']})"
         work = f"{f['runs']}, {f['run_steps']:,}, {f['core_minutes']}, {f['machine']}"
-        command = f"`grokking sweep {f['experiment']} --scale {f['scale']}`"
+        sweep = f"grokking sweep {f['experiment']} --scale {f['scale']}"
+        command = f"`{sweep if f['scale'] else 'python ' + f['experiment']}`"
         lines.append((picture, *(f[key] or "–" for key in ("claim", "ours", "verdict")), work, command))
     return markdown_table(head, lines)
 

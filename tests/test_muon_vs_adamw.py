@@ -176,15 +176,18 @@ def test_operations_of_a_step_are_those_of_its_matrix_products():
 
 
 def test_the_chosen_numbers_are_the_best_of_the_published_searches():
-    from muon_vs_adamw import CHOSEN
-
-    if not CHOSEN:
-        pytest.skip("the searches are not published yet")
+    import muon_vs_adamw_tuning as tuning
     from muon_and_adamw import SPACES
+    from muon_vs_adamw import CHOSEN
 
     table = pd.read_csv("figures/published/muon_vs_adamw_tuning.csv")
     runs = pd.read_csv("figures/published/muon_vs_adamw_tuning_runs.csv")
     assert runs["seed"].min() >= FIRST_TUNING_SEED
+    assert Path("figures/published/muon_vs_adamw_tuning.md").read_text() == tuning.markdown(table) + "\n"
+    of = {
+        spec.run_id for line in table[table["state"] == "complete"].to_dict("records") for spec in tuning.runs_of(line)
+    }
+    assert set(runs["run_id"]) == of
     for (task, name), own in table.groupby(["task", "optimizer"]):
         best = own[own["within"] & (own["state"] == "complete")].sort_values(["value", "trial"]).iloc[0]
         assert CHOSEN[task][name] == {option: best[option] for option in SPACES[name]}
