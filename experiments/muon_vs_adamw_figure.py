@@ -192,7 +192,7 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
         f"AdamW and Muon on the tasks of Tveit et al. 2025 and subtraction (p = 97; examples for training: {splits}), transformer with "
         f"{first['model.depth']} layer(s) of width {first['model.width']}, batch 512, n = {n} seeds, the same for all. Left: "
         f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot; triangles: not within {first['steps']:,} steps; "
-        "beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
+        f"beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
         f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again. "
         f"Right: probability of being earlier with the same seed. The paper's pooled t-test on these runs: {tests}. Trained on: "
         f"{'; '.join(machines)}."

@@ -158,6 +158,12 @@ def test_a_line_of_the_runs_table_is_the_run_that_it_came_from():
         assert again.setting == spec.setting
 
 
+def test_captions_hold_no_code(at_stated_numbers):
+    words = " ".join(text.get_text() for text in at_stated_numbers.figure.texts)
+    assert "{" not in words
+    assert "n = 4 seeds" in words
+
+
 def test_operations_of_a_step_are_those_of_its_matrix_products():
     """Muon adds five iterations, each three products of its matrices, to what AdamW does; a batch half as large halves that."""
     base = {
