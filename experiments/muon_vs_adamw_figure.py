@@ -262,7 +262,8 @@ def _cells(line: dict[Hashable, Any], tasks: int) -> tuple[str, ...]:
 def _ratio(line: dict[Hashable, Any], prefix: str) -> str:
     if pd.isna(line[f"{prefix}ratio"]):
         return "neither"
-    bound = line[f"{prefix}bound"] if line["task"] != "all" else ""
+    said = line[f"{prefix}bound"]
+    bound = said if line["task"] != "all" and isinstance(said, str) else ""  # an empty one is NaN in a CSV
     return f"{bound} {line[f'{prefix}ratio']:.2f}" if bound else interval(line, f"{prefix}ratio", 2)
 
 
