@@ -37,7 +37,7 @@ reproduce: install  ## train and draw every figure on this machine: a first smal
 	$(BIN)/grokking sweep $(EXPERIMENTS) --scale laptop
 	$(BIN)/grokking draw $(EXPERIMENTS) --scale laptop
 
-reproduce-all: .venv/complete  ## train and draw every experiment as it is published: days on two cores; may be stopped and continued
+reproduce-all: .venv/complete  ## train and draw every experiment (README: how long); may be stopped and continued
 	for one in $(ALL); do \
 		$(BIN)/grokking sweep experiments/$${one%:*}.py --scale $${one#*:} && \
 		$(BIN)/grokking draw experiments/$${one%:*}.py --scale $${one#*:} || exit 1; \

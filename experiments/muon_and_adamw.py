@@ -39,7 +39,9 @@ SPACES: dict[str, Mapping[str, Range]] = {
         "optimizer.adamw_weight_decay": DECAY,
     },
 }
-STATED: dict[str, Settings] = {  # AdamW as in the code that the paper cites; Muon as its author has it
+START: dict[
+    str, Settings
+] = {  # of the searches: AdamW as in the cited code; Muon's rate as its author's, its decay where the range begins
     "adamw": {"optimizer.lr": 1e-3, "optimizer.weight_decay": 1.0},
     "muon": {
         **{"optimizer.lr": 0.02, "optimizer.weight_decay": 0.1},
@@ -49,7 +51,7 @@ STATED: dict[str, Settings] = {  # AdamW as in the code that the paper cites; Mu
 
 
 def search(task: str, optimizer: str) -> Definition:
-    """The search of an optimizer's numbers on a task: TPE from the stated numbers on, each configuration with both seeds."""
+    """The search of an optimizer's numbers on a task: TPE from START on, each configuration with both seeds."""
     base = {**TASKS[task], "optimizer.name": optimizer, "steps": 1_500}
     return Definition(
         tuple(sorted(base.items())),
@@ -57,5 +59,5 @@ def search(task: str, optimizer: str) -> Definition:
         TUNING_SEEDS,
         objective="steps_to_sustain",
         batch=4,
-        start=tuple(STATED[optimizer].items()),
+        start=tuple(START[optimizer].items()),
     )

@@ -73,6 +73,7 @@ def compared(runs: pd.DataFrame, readings: Readings) -> pd.DataFrame:
         for side, arm in (("first", first), ("second", second)):
             part[f"{side}_before_memorizing"] = part["task"].map(_before_memorizing(runs[runs["arm"] == arm]))
         part.insert(0, "reading", reading)
+        part.insert(1, "other", second.split(",")[0])
         parts.append(_with_operations(part, runs, first, second))
     table = pd.concat(parts, ignore_index=True)
     for prefix in ("", "kept_"):  # the family is all tasks of all readings
@@ -227,21 +228,22 @@ def _verdict(table: pd.DataFrame) -> Verdict:
 
 
 HEAD = (
-    *("task", "AdamW generalises", "the other", "AdamW's median steps", "the other's", "AdamW / the other"),
-    *("until it stays", "in operations", "other earlier", "p (Holm)"),
+    *("task", "AdamW generalises", "{}", "AdamW's median steps", "{}'s", "AdamW's steps over {}'s"),
+    *("until it stays", "in operations", "{} earlier", "p (Holm)"),
 )
 
 
 def markdown(table: pd.DataFrame) -> str:
     """The comparison as it stands in a document."""
     several = table["reading"].nunique() > 1
+    other = label(table["other"].iloc[0]) if table["other"].nunique() == 1 else "the other"
     rows = []
     for reading, own in table.groupby("reading", sort=False):
         lines = {line["task"]: line for line in own.to_dict("records")}
         for task in TITLES:
             cells = _cells(lines[task], len(lines) - 1) if task in lines else ("not run", *["–"] * (len(HEAD) - 2))
             rows.append((*([str(reading)] if several else []), TITLES[task], *cells))
-    return markdown_table([*(["arm"] if several else []), *HEAD], rows)
+    return markdown_table([*(["arm"] if several else []), *(head.format(other) for head in HEAD)], rows)
 
 
 def _cells(line: dict[Hashable, Any], tasks: int) -> tuple[str, ...]:

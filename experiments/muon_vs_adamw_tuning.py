@@ -1,6 +1,6 @@
 """The searches behind experiments/muon_vs_adamw.py: AdamW and Muon on each task, the same run-steps for each.
 
-Here       First TPE (`grokking tune`), from the stated numbers on: learning rate and weight decay for AdamW; for Muon those of its
+Here       First TPE (`grokking tune`), from usual numbers on (START): learning rate and weight decay for AdamW; for Muon those of its
            matrices and those of what is no hidden matrix. Each configuration is trained with two tuning seeds for 1,500 steps at
            most; it is worth the mean of the steps until validation accuracy reaches 95 % and stays, and a run that does not get
            there counts as 1,500. A search may spend 30,000 run-steps; what its last batch takes beyond them does not count. Then an
@@ -146,7 +146,7 @@ def drawing(table: pd.DataFrame, results: Results) -> Drawing:
         panels[0].legend()
         caption(
             figure,
-            f"Searches of AdamW's and Muon's numbers (TPE from the stated ones on; Muon has four, AdamW two), a panel per task (p = 97, "
+            f"Searches of AdamW's and Muon's numbers (TPE from usual ones on; Muon has four, AdamW two), a panel per task (p = 97, "
             f"one-layer transformer of width 128). Dots: configurations, mean over n = {len(TUNING_SEEDS)} tuning seeds of the steps until "
             "validation accuracy reaches 95 % and stays, 1,500 where it does not; lines: the best so far. Dotted: the budget of the search, the "
             "same for all; right of it: what was best on the other tasks. "
@@ -162,7 +162,7 @@ def markdown(table: pd.DataFrame) -> str:
         "optimizer",
         "configurations",
         "generalise",
-        "stated numbers",
+        "start",
         "best of the search",
         "best",
         "its numbers",

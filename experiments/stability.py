@@ -28,6 +28,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from sensitivity import CHOSEN, arm
 
+from grokking.comparison import columns
 from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, label, step_ticks, style
 from grokking.publish import interval, markdown_table
 from grokking.registry import Settings
@@ -82,10 +83,10 @@ def draw(results: Results) -> Sequence[Drawing]:
     table = summary(found)
     n = int(table["n"].min())
     with style():
-        columns = math.ceil(len(table) / 2)
-        figure = Figure(figsize=(2.3 * columns + 5.9, 4.9), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(2.3 * columns, 5.9), squeeze=False)[0]
-        panels = left.subplots(2, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        wide = math.ceil(len(table) / 2)
+        figure = Figure(figsize=(2.3 * wide + 5.9, 4.9), layout="constrained")
+        left, right = figure.subfigures(1, 2, width_ratios=(2.3 * wide, 5.9), squeeze=False)[0]
+        panels = left.subplots(2, wide, sharex=True, sharey=True, squeeze=False).ravel()
         for axes, line in zip(panels, table.to_dict("records"), strict=False):
             _window(axes, line, found[found["arm"] == line["arm"]], curves)
         for axes in panels[len(table) :]:
@@ -170,7 +171,7 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
             "mean_settled": _counted(own, "counts").mean(),
         }
         for column, value in (("first_over", "first"), ("settled_over", "counts")):
-            line |= _columns(column, _ratio(found, value, str(name), "adamw"))
+            line |= columns(column, _ratio(found, value, str(name), "adamw"))
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -187,10 +188,6 @@ def _ratio(found: pd.DataFrame, value: str, numerator: str, denominator: str) ->
     if numerator == denominator or len(both) == 0:
         return Estimate(1.0 if len(both) else None, None, None, len(both))
     return restricted_mean_ratio(a[both].to_numpy(), b[both].to_numpy())
-
-
-def _columns(name: str, estimate: Estimate) -> dict[str, float | None]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def _window(axes: Axes, line: Mapping[Any, Any], own: pd.DataFrame, curves: Mapping[str, pd.DataFrame]) -> None:

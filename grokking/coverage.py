@@ -226,7 +226,6 @@ def of_interval(interval: str, n: int) -> list[Scenario]:
 
 
 @cache
-@cache
 def shortfall(interval: str, n: int) -> str:
     """`91–95 %`: how often the interval contains the truth with n seeds, least and most over its scenarios."""
     found = [coverage(interval, scenario).share for scenario in of_interval(interval, n)]

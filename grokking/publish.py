@@ -77,13 +77,13 @@ def verdicts(folder: Path = PUBLISHED) -> str:
 
 
 def effort(folder: Path = PUBLISHED) -> str:
-    """What `make reproduce-all` takes, by what the published figures took: their runs may overlap, so it is an upper bound."""
+    """What the published part of `make reproduce-all` took; figures may share runs, so it is an upper bound."""
     facts = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     runs, steps, minutes = (sum(f[key] for f in facts) for key in ("runs", "run_steps", "core_minutes"))
     hours = minutes / 60 / 2
     return (
-        f"`make reproduce-all` trains and draws every experiment as it is published: {runs:,} runs, {steps / 1e6:.1f} million run-steps, "
-        f"about {hours:.0f} hours on two cores (the sum of what the published figures took, on machines shared with other work)."
+        f"`make reproduce-all` trains and draws every experiment. Those of them that are published took {runs:,} runs, {steps / 1e6:.1f} "
+        f"million run-steps, about {hours:.0f} hours on two cores shared with other work; for the others no time was measured."
     )
 
 

@@ -35,7 +35,7 @@ def versus(
     horizon) and mean_epochs (the same in passes over the training set); ratio (first's restricted mean over second's),
     earlier (probability that second is earlier, ties half), p (two-sided sign flips of paired log times), smallest_p and p_holm
     (over the strata). In the last line the ratio is the geometric mean over the strata and p its own sign-flip test, a seed
-    being one observation of all strata. Where neither arm has an event, there is no ratio; where one has none, its mean and the
+    being one observation of all strata; a stratum in which neither arm has an event counts as 1. Where neither arm has an event, there is no ratio; where one has none, its mean and the
     ratio are bounds, without an interval, and `bound` says of which side ("≥" or "≤").
     """
     lines: list[dict[str, Any]] = []

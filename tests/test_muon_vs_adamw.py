@@ -158,6 +158,22 @@ def test_a_line_of_the_runs_table_is_the_run_that_it_came_from():
         assert again.setting == spec.setting
 
 
+def test_what_reproducing_says_of_the_tuned_layer_is_in_its_table():
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    table = pd.read_csv("figures/published/muon_vs_adamw.csv").set_index("task")
+    ahead = table.drop(index=["parity", "all"])
+    assert (ahead["earlier"] == 1).all()
+    low, high = ahead["ratio"].min(), ahead["ratio"].max()
+    assert f"sooner with every seed, by {low:.1f} to {high:.1f} times in steps" in text
+    assert table.loc["parity", "earlier"] == 0
+    assert f"{1 / table.loc['parity', 'ratio']:.0f}" == "4"
+    assert (
+        f"is {ahead['step_cost'].mean():.1f} times the arithmetic of one of AdamW ({table.loc['parity', 'step_cost']:.1f} on parity)"
+        in text
+    )
+    assert f"AdamW takes {table.loc['all', 'ratio_in_operations']:.2f} times what Muon takes" in text
+
+
 def test_captions_hold_no_code(at_stated_numbers):
     words = " ".join(text.get_text() for text in at_stated_numbers.figure.texts)
     assert "{" not in words
