@@ -84,7 +84,8 @@ def _together(table: pd.DataFrame, pairs: Sequence[tuple[pd.Series, pd.Series]],
     test = paired_permutation_test(*of_seed)
     line: dict[str, Any] = {stratum: "all", "n": len(common), "bound": "".join(sorted(set(table["bound"]) - {""}))}
     line |= {f"{side}_events": int(table[f"{side}_events"].sum()) for side in ("first", "second")}
-    line |= columns("ratio", stratified_ratio(inner))
+    happened = line["first_events"] + line["second_events"]
+    line |= columns("ratio", stratified_ratio(inner) if happened else Estimate(None, None, None, len(common)))
     every = [np.concatenate([pair[side] for pair in inner]) for side in (0, 1)]
     return (
         line

@@ -143,6 +143,14 @@ def test_the_pooled_test_drops_what_never_generalises(at_stated_numbers):
     assert pooled.loc["same decay a step", "dropped"] == 0
 
 
+def test_a_layer_in_which_nothing_generalises_is_drawn():
+    experiment = open_experiment("experiments/muon_vs_adamw.py")
+    results = made_up(experiment.specs("smoke"), lambda row, grid: (rising(grid, 50), rising(grid, 10_000)))
+    (drawing,) = experiment.draw(results)
+    assert drawing.tables["pooled"].empty
+    assert "| neither | neither |" in drawing.markdown(drawing.tables[""])
+
+
 def test_a_task_without_runs_is_not_run(at_stated_numbers):
     table = at_stated_numbers.tables[""]
     words = at_stated_numbers.markdown(table[table["task"] != "gcd"])

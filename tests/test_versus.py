@@ -90,6 +90,7 @@ def test_an_arm_that_never_generalises_gives_a_bound_and_two_give_nothing():
     neither = compared(made("add", "adamw", never), made("add", "muon", never)).iloc[0]
     assert pd.isna(neither["ratio"])
     assert (neither["earlier"], neither["p"]) == (0.5, 1)
+    assert compared(made("add", "adamw", never), made("add", "muon", never))["ratio"].isna().all()  # nor over all tasks
 
 
 def test_staying_is_compared_up_to_where_it_is_known():
