@@ -2,7 +2,7 @@
 TORCH ?= torch==2.13.0# used when .venv is made; `rm -rf .venv` to choose again
 PYTHON ?= python3
 BIN := .venv/bin
-EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py
+EXPERIMENTS := experiments/delayed_generalization.py experiments/optimizers.py experiments/muon_vs_adamw.py
 # Every experiment at the scale that is published, and what is no study but a script of its own.
 ALL := muon_vs_adamw:tuned muon_vs_adamw:stated muon_vs_adamw:thresholds muon_vs_adamw:softmaxes \
 	muon_vs_adamw:optimizers muon_vs_adamw:models delayed_generalization:paper optimizers:paper conditions:laptop precision:paper sensitivity:laptop \

@@ -28,7 +28,7 @@ FILES = [
         *("critical_fraction", "width_batch", "stability", "power2022", "muon_vs_adamw"),
     )
 ]
-REPRODUCED = FILES[:2]  # and, as soon as its settings are chosen, muon_vs_adamw
+REPRODUCED = [*FILES[:2], "experiments/muon_vs_adamw.py"]
 
 pytestmark = pytest.mark.parses
 

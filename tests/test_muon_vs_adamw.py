@@ -174,12 +174,19 @@ def test_what_reproducing_says_of_the_tuned_layer_is_in_its_table():
     low, high = ahead["ratio"].min(), ahead["ratio"].max()
     assert f"sooner with every seed, by {low:.1f} to {high:.1f} times in steps" in text
     assert table.loc["parity", "earlier"] == 0
-    assert f"{1 / table.loc['parity', 'ratio']:.0f}" == "4"
+    assert f"{1 / table.loc['parity', 'ratio']:.0f}" == "5"
+    assert (table["n"] == 30).all()
+    assert 30 - table.loc["mod_mul", "first_events"] == 2
+    assert (ahead["first_events"].drop("mod_mul") == 30).all()
+    assert (table.drop(index="all")["second_events"] == 30).all()
     assert (
         f"is {ahead['step_cost'].mean():.1f} times the arithmetic of one of AdamW ({table.loc['parity', 'step_cost']:.1f} on parity)"
         in text
     )
     assert f"AdamW takes {table.loc['all', 'ratio_in_operations']:.2f} times what Muon takes" in text
+    pooled = pd.read_csv("figures/published/muon_vs_adamw_pooled.csv").iloc[0]
+    means = f"{pooled['first']:.0f} epochs for AdamW and {pooled['second']:.0f} for Muon (p = {pooled['p']:.2g}, {pooled['dropped']} runs dropped)"
+    assert means in text
 
 
 def test_captions_hold_no_code(at_stated_numbers):
