@@ -16,6 +16,7 @@ from grokking.optim.schedules import schedules
 from grokking.optim.transforms import transforms
 from grokking.optim.trial import try_optimizer, try_schedule, try_transform
 from grokking.registry import Scalar, Settings, Share, is_rate, suggest
+from grokking.scaling import check_factors
 from grokking.setting import DEFAULTS, Setting
 from grokking.tasks import prompted, split, tasks
 
@@ -117,6 +118,8 @@ def check_setting(setting: Setting) -> None:
     try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
     for name in setting.transforms:
         try_transform(transforms[name], setting.options(f"transform.{name}"), "lr" in entry.defaults)
+    if setting.scaled:
+        check_factors(setting.factors)
     if not setting.external:
         try_optimizer(entry, options)
     elif setting.transforms:

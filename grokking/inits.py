@@ -1,6 +1,7 @@
 """How weights begin: by the law that the model declares, or by another one for all of its matrices."""
 
 from collections.abc import Callable, Mapping
+from typing import overload
 
 import numpy as np
 
@@ -10,24 +11,40 @@ from grokking.roles import Declaration, Role, Values, as_declared
 
 inits = Registry("init")
 Init = Callable[..., Values | None]
+Spread = Callable[[Declaration, tuple[int, ...]], float]
 
 
-def init(law: Init) -> Init:
+@overload
+def init(law: Init) -> Init: ...
+@overload
+def init(*, spread: Spread) -> Callable[[Init], Init]: ...
+def init(law: Init | None = None, *, spread: Spread | None = None) -> Init | Callable[[Init], Init]:
     """Register an initialisation: a function of (declaration, shape, generator, options with defaults) → values, in float64.
 
     Whatever it returns is multiplied by `init.scale`, for every parameter of the model (α of Liu et al. 2023, 2210.01117).
+    `spread` (declaration, shape) is the root mean square of the values, or what changes with the shape as that does; scaling
+    rules such as muP start from it, and refuse where it is not said.
     """
-    inits.add(law, options(law, skip=3))
-    return law
+
+    def register(law: Init) -> Init:
+        inits.add(law, options(law, skip=3), spread=spread)
+        return law
+
+    return register if law is None else register(law)
 
 
-@init
+def of_matrices(own: Callable[[tuple[int, ...]], float]) -> Spread:
+    """The spread of a law for matrices [out, in], where everything else is as declared."""
+    return lambda law, shape: own(shape) if law.role in (Role.HIDDEN, Role.HEAD) else law.rms
+
+
+@init(spread=lambda law, shape: law.rms)
 def declared(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
     """As the model declares: matrices N(0, 1 / fan_in), embeddings N(0, 1 / width), gains 1, biases 0."""
     return as_declared(law, shape, draws)
 
 
-@init
+@init(spread=of_matrices(lambda shape: shape[1] ** -0.5))
 def kaiming(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
     """Matrices N(0, 2 / fan_in), everything else as declared.
 
@@ -36,7 +53,7 @@ def kaiming(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator
     return _matrices(law, shape, draws, lambda: draws.standard_normal(shape) * (2 / shape[1]) ** 0.5)
 
 
-@init
+@init(spread=of_matrices(lambda shape: sum(shape) ** -0.5))
 def xavier(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
     """Matrices N(0, 2 / (fan_in + fan_out)), everything else as declared.
 
@@ -45,7 +62,11 @@ def xavier(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator)
     return _matrices(law, shape, draws, lambda: draws.standard_normal(shape) * (2 / sum(shape)) ** 0.5)
 
 
-@init
+@init(
+    spread=lambda law, shape: (
+        law.rms if law.fan_in is None and law.role is not Role.EMBEDDING else (law.fan_in or 1) ** -0.5
+    )
+)
 def pytorch(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator) -> Values | None:
     """As `torch.nn` draws: matrices and biases of linear maps uniform within ± 1 / √fan_in, embeddings N(0, 1)."""
     if law.fan_in is not None:
@@ -53,7 +74,7 @@ def pytorch(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator
     return draws.standard_normal(shape) if law.role is Role.EMBEDDING else as_declared(law, shape, draws)
 
 
-@init
+@init(spread=of_matrices(lambda shape: max(shape) ** -0.5))
 def orthogonal(
     law: Declaration, shape: tuple[int, ...], draws: np.random.Generator, gain: float = 1.0
 ) -> Values | None:
@@ -75,7 +96,7 @@ def orthogonal(
     return _matrices(law, shape, draws, drawn)
 
 
-@init
+@init(spread=lambda law, shape: 1.0 if law.role in (Role.EMBEDDING, Role.HIDDEN, Role.HEAD) else law.rms)
 def normal(law: Declaration, shape: tuple[int, ...], draws: np.random.Generator, std: float = 0.02) -> Values | None:
     """Matrices and embeddings N(0, std²), everything else as declared; GPT-2's with 0.02."""
     if not 0 < std < np.inf:
@@ -98,6 +119,13 @@ def try_init(entry: Entry, options: Mapping[str, Scalar]) -> None:
         raise BadInput(
             f"init {entry.name!r} with {dict(options)} gives no finite values of shape {shape} for a matrix of it"
         )
+
+
+def spread(entry: Entry, law: Declaration, shape: tuple[int, ...]) -> float:
+    """Root mean square of what an initialisation draws, up to a factor that no shape changes; `BadInput` where it does not say."""
+    if entry.extra["spread"] is None:
+        raise BadInput(f"init {entry.name!r} does not say how large its values are; write @init(spread=…)")
+    return float(entry.extra["spread"](law, shape))
 
 
 def _matrices(

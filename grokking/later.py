@@ -16,6 +16,7 @@ EVERYWHERE: Values = {
     "label_noise": 0.0,
     "init.name": "declared",
     "init.scale": 1.0,
+    "scaling.name": "standard",
 }
 OF: dict[tuple[str, str], Values] = {  # (setting, its value) → later settings of such runs
     ("optimizer.name", "adam"): {"optimizer.bias_correction": True},

@@ -1,8 +1,10 @@
 """What a parameter is for: declared where it is created, or known from the type of its module; never guessed from its shape."""
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,28 @@ class Role(enum.Enum):
     BIAS = "bias"  # added vector: [out]
 
 
+class Geometry(enum.Enum):
+    """What decides the size of an optimizer's update of a matrix: how a rate must change with the width follows from it."""
+
+    GRADIENT = "gradient"  # as large as the gradient: SGD
+    ENTRYWISE = "entrywise"  # every entry near ± lr: Adam, Lion
+    SPECTRAL = "spectral"  # a known largest singular value: Muon
+    RELATIVE = "relative"  # a share of the weight's own norm: LARS, LAMB
+
+
+@dataclass(frozen=True)
+class Update:
+    """How an optimizer updates a parameter, before its learning rate.
+
+    `coupled`: weight decay is added to the gradient, as by L2 regularization, and not to the update. `size`: of a spectral update
+    of [out, in], its largest singular value, or anything that grows with the shape as that does.
+    """
+
+    geometry: Geometry
+    coupled: bool = False
+    size: Callable[[int, int], float] = lambda fan_out, fan_in: 1.0
+
+
 @dataclass(frozen=True)
 class Declaration:
     """Role of a parameter and the law of its initial value: `mean + std · N(0, 1)`, elementwise, or what its module draws."""
@@ -32,6 +56,11 @@ class Declaration:
     std: float = 0.0
     by_module: bool = False  # the module's own constructor draws it
     fan_in: int | None = None  # numbers that enter the linear map that it belongs to, where it belongs to one
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the initial values."""
+        return math.hypot(self.mean, self.std)
 
 
 class Declaring(nn.Module):
@@ -58,12 +87,29 @@ class Declaring(nn.Module):
 Values = NDArray[np.float64]
 Law = Callable[[Declaration, tuple[int, ...], np.random.Generator], Values | None]  # None: what the module draws
 
-INFERRED: dict[type[nn.Module], dict[str, Role]] = {  # of PyTorch's own modules: beginning of a parameter's name → role
-    nn.Linear: {"weight": Role.HIDDEN, "bias": Role.BIAS},
-    nn.Embedding: {"weight": Role.EMBEDDING},
-    nn.LayerNorm: {"weight": Role.GAIN, "bias": Role.BIAS},
-    nn.RMSNorm: {"weight": Role.GAIN},
-    nn.MultiheadAttention: {"in_proj_weight": Role.HIDDEN, "in_proj_bias": Role.BIAS},
+Inferred = Callable[[Any], Declaration]  # of a module
+
+
+def _uniform(role: Role) -> Inferred:
+    """As `nn.Linear` draws its matrix and its bias: uniform within ± 1 / √fan_in."""
+    return lambda module: Declaration(role, std=(3 * module.in_features) ** -0.5, by_module=True)
+
+
+def _fixed(role: Role, mean: float = 0.0, std: float = 0.0) -> Inferred:
+    return lambda module: Declaration(role, mean, std, by_module=True)
+
+
+INFERRED: dict[
+    type[nn.Module], dict[str, Inferred]
+] = {  # of PyTorch's own modules, by the beginning of a parameter's name
+    nn.Linear: {"weight": _uniform(Role.HIDDEN), "bias": _uniform(Role.BIAS)},
+    nn.Embedding: {"weight": _fixed(Role.EMBEDDING, std=1.0)},
+    nn.LayerNorm: {"weight": _fixed(Role.GAIN, mean=1.0), "bias": _fixed(Role.BIAS)},
+    nn.RMSNorm: {"weight": _fixed(Role.GAIN, mean=1.0)},
+    nn.MultiheadAttention: {
+        "in_proj_weight": lambda module: Declaration(Role.HIDDEN, std=(2 * module.embed_dim) ** -0.5, by_module=True),
+        "in_proj_bias": _fixed(Role.BIAS),
+    },
 }
 
 
@@ -81,7 +127,7 @@ def declarations(model: nn.Module) -> dict[str, Declaration]:
     if not any(own.role is Role.HEAD for own in found.values()):
         # Not of a subclass: the last matrix of `nn.MultiheadAttention` is one.
         linear = [f"{prefix}.weight".removeprefix(".") for prefix, m in model.named_modules() if type(m) is nn.Linear]
-        found |= {name: Declaration(Role.HEAD, by_module=True) for name in linear[-1:]}
+        found |= {name: replace(found[name], role=Role.HEAD) for name in linear[-1:]}
     missing = [name for name, _ in model.named_parameters() if name not in found]
     if missing:
         raise BadInput(
@@ -107,11 +153,11 @@ def _own(module: nn.Module) -> dict[str, Declaration]:
     """Declarations of a module's own parameters."""
     if isinstance(module, Declaring):
         return module.declared
-    roles = next((roles for kind, roles in INFERRED.items() if isinstance(module, kind)), {})
+    inferred = next((own for kind, own in INFERRED.items() if isinstance(module, kind)), {})
     return {
-        name: Declaration(role, by_module=True)
+        name: declaration(module)
         for name, _ in module.named_parameters(recurse=False)
-        for start, role in roles.items()
+        for start, declaration in inferred.items()
         if name.startswith(start)
     }
 
@@ -130,9 +176,10 @@ def initial_weights(
     dtype: torch.dtype = torch.float32,
     law: Law = as_declared,
     scale: float = 1.0,
+    factors: Mapping[str, float] | None = None,
     make: Callable[[int], nn.Module] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Initial value of every parameter, each from its own stream (seed, "weights", name), times `scale`.
+    """Initial value of every parameter, each from its own stream (seed, "weights", name), times `scale` and its own factor.
 
     Drawn in float64 and then cast: float32 draws differ between CPUs. The model itself is only read for shapes and
     declarations (it may live on the `meta` device). What modules draw themselves is drawn by `make`, which builds the model
@@ -144,7 +191,8 @@ def initial_weights(
     for name, declaration in declarations(model).items():
         values = law(declaration, shapes[name], stream(seed, "weights", name))
         values = own[name] if values is None else values
-        weights[name] = torch.from_numpy(scale * values).to(dtype)
+        factor = scale if factors is None else scale * factors[name]
+        weights[name] = torch.from_numpy(factor * values).to(dtype)
     return weights
 
 

@@ -56,8 +56,9 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     }
     static = {name: value for name, value in values.items() if name not in hyper}
     versions = {"engine": ENGINE_VERSION} | {kind: version_of(kind, entry, static) for kind, entry in entries.items()}
-    if entries["init"].name == "declared":
-        del versions["init"]  # as in all descriptions from before there were others
+    for kind in ("init", "scaling"):
+        if entries[kind].name == DEFAULTS[f"{kind}.name"]:
+            del versions[kind]  # as in all descriptions from before there were others
     setting = Setting(tuple(sorted(static.items())), tuple(sorted(versions.items())))
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise BadInput(f"seed = {seed!r}; allowed: integers from 0 to 2³¹ - 1")

@@ -6,16 +6,18 @@ from functools import cached_property, lru_cache, partial
 import torch
 
 from grokking.errors import BadInput, words
-from grokking.inits import inits
+from grokking.inits import inits, spread
 from grokking.losses import losses
 from grokking.models import models
 from grokking.models.adopted import adopted
-from grokking.optim import optimizers
+from grokking.optim import optimizers, updated_by
 from grokking.optim.schedules import schedules
 from grokking.optim.stepping import Contract, asked
 from grokking.optim.transforms import named, transforms
 from grokking.registry import Entry, Registry, Scalar, Settings
 from grokking.roles import declarations, initial_weights
+from grokking.scaled import multiply, parts
+from grokking.scaling import Factors, Part, Place, scalings
 from grokking.tasks import Table, prompted, tasks
 
 ENGINE_VERSION = "1"  # raised when the engine's own results change (streams, batches, evaluation)
@@ -26,6 +28,7 @@ KINDS: dict[str, Registry] = {
     "optimizer": optimizers,
     "schedule": schedules,
     "init": inits,
+    "scaling": scalings,
 }
 DEFAULTS: dict[str, Scalar] = {
     "task.name": "mod_add",
@@ -35,6 +38,7 @@ DEFAULTS: dict[str, Scalar] = {
     "schedule.name": "linear_warmup",
     "init.name": "declared",
     "init.scale": 1.0,
+    "scaling.name": "standard",
     "train_fraction": 0.4,
     "batch_size": 512,
     "steps": 10_000,
@@ -110,7 +114,13 @@ class Setting:
 
         What its constructor draws comes from PyTorch's CPU generator, with this seed; that generator is as it was afterwards.
         """
-        entry, options = models[self.name("model")], self.options("model")
+        built = self._built(self.options("model"), device, seed)
+        if self.scaled:
+            multiply(built, {place: self.factors[place.value].forward for place in Place})
+        return built
+
+    def _built(self, options: Settings, device: str, seed: int = 0) -> torch.nn.Module:
+        entry = models[self.name("model")]
         with torch.device(device), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             try:
@@ -118,14 +128,46 @@ class Setting:
             except BadInput:
                 raise
             except (Exception, SystemExit) as error:
-                raise BadInput(f"model {entry.name!r} fails with {options}: {words(error)}") from error
+                raise BadInput(f"model {entry.name!r} fails with {dict(options)}: {words(error)}") from error
+
+    @property
+    def scaled(self) -> bool:
+        """Whether anything changes with the width."""
+        return self.name("scaling") != "standard"
+
+    @cached_property
+    def factors(self) -> dict[str, Factors]:
+        """By which the scaling rule multiplies the numbers of every parameter, by its name, and of every `Place`, by its value."""
+        rule, options = scalings[self.name("scaling")].make, self.options("scaling")
+        return {name: rule(part, **options) for name, part in self.parts().items()}
+
+    def parts(self) -> dict[str, Part]:
+        """What the scaling rule is told of every parameter, by its name, and of every `Place`, by its value."""
+        options, name = self.options("model"), self.name("scaling")
+        if "width" not in options:
+            raise BadInput(
+                f"scaling.name = {name!r} needs a model with an option width; {self.name('model')!r} has none"
+            )
+        base = self.options("scaling").get("base_width", options["width"])
+        try:
+            narrow = self._built({**options, "width": base}, "meta")
+        except BadInput as error:
+            raise BadInput(f"scaling.base_width = {base}: {error}") from None
+        law, optimizer = inits[self.name("init")], optimizers[self.name("optimizer")]
+        return parts(
+            self._built(options, "meta"),
+            narrow,
+            partial(spread, law),
+            partial(updated_by, optimizer, self.options("optimizer")),
+        )
 
     def initial_weights(self, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
         """What every parameter is at the start of a run with this seed."""
         options = {name: value for name, value in self.options("init").items() if name != "scale"}
         law, model = partial(inits[self.name("init")].make, **options), self.model()
         make = partial(self.model, "cpu") if any(d.by_module for d in declarations(model).values()) else None
-        return initial_weights(model, seed, dtype, law, self.number("init.scale"), make)
+        factors = {name: factor.init for name, factor in self.factors.items()} if self.scaled else None
+        return initial_weights(model, seed, dtype, law, self.number("init.scale"), factors, make)
 
     def started_model(self) -> torch.nn.Module:
         """The model on the CPU with the initial weights of seed 0, to try something on."""

@@ -1,6 +1,6 @@
 """One setting's functions, lifted over the run axis: a step of many runs at once, and an evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from grokking.optim.transforms import transforms
 from grokking.optim.trial import waits_for_host
 from grokking.registry import is_rate
 from grokking.roles import Role, declarations
+from grokking.scaling import Factors
 from grokking.setting import Setting
 
 BLOCK = 10  # steps of a recorded graph
@@ -42,7 +43,7 @@ class Trainer:
             built = dict(setting.model("cpu").named_buffers())
             self.constants |= {name: value.to(device) for name, value in built.items() if name not in self.dropouts}
         self.roles = {name: law.role for name, law in declarations(self.model).items()}
-        self.alike = alike(self.model)
+        self.alike = alike(self.model, setting.factors if setting.scaled else {})
         self.loss = losses[setting.name("loss")].make
         self.rule = optimizers[setting.name("optimizer")].make
         self.schedule = schedules[setting.name("schedule")].make
@@ -172,22 +173,23 @@ class Trainer:
         }
         static = {**self.setting.options("optimizer"), "step": clock.to(torch.float64)}
         new, after = {}, {}
-        for role, names in self.alike:
+        for role, own_factors, names in self.alike:
+            own = {name: scaled(value, own_factors.of(name)) for name, value in numbers.items()}
 
             def rule(w: Tensor, g: Tensor, state: Tensors, h: Tensors, role=role) -> tuple[Tensor, Tensors]:  # type: ignore[no-untyped-def]
                 new, slots = self.rule(w, g, State(state), Numbers({**static, **h}), role)
                 return new, dict(slots)
 
-            own = [slot for slot in state[names[0]] if "." not in slot]
-            before = {slot: together([state[name][slot] for name in names]) for slot in own}
+            kept = [slot for slot in state[names[0]] if "." not in slot]
+            before = {slot: together([state[name][slot] for name in names]) for slot in kept}
             w, g = (together([tensors[name] for name in names]) for tensors in (weights, gradients))
-            updated, slots = vmap(vmap(rule, (0, 0, 0, None)))(w, g, before, numbers)
+            updated, slots = vmap(vmap(rule, (0, 0, 0, None)))(w, g, before, own)
             # Strides decide how a matrix is multiplied, hence bits; a checkpoint keeps none, so neither do we. Nor does
             # state change its type on the way: a float64 number of `h` would turn a 0-d float32 slot into float64.
             for at, name in enumerate(names):
                 new[name] = updated[:, at].to(w.dtype).contiguous()
-                kept = {slot: s[:, at].to(before[slot].dtype).contiguous() for slot, s in slots.items()}
-                after[name] = {**state[name], **kept}
+                changed = {slot: s[:, at].to(before[slot].dtype).contiguous() for slot, s in slots.items()}
+                after[name] = {**state[name], **changed}
         return {name: new[name] for name in weights}, {name: after[name] for name in weights}
 
     def keys(self, seeds: Tensor, clock: Tensor) -> Tensor:
@@ -239,12 +241,18 @@ def places(device: str, compile: bool) -> Places:
     return power_of_two if device == "cuda" else compiled_width if compile else never_alone
 
 
-def alike(model: nn.Module) -> list[tuple[Role, list[str]]]:
-    """Parameters of one role and shape, which are updated together: one operation for all layers."""
-    groups: dict[tuple[Role, torch.Size], list[str]] = {}
+def alike(model: nn.Module, factors: Mapping[str, Factors]) -> list[tuple[Role, Factors, list[str]]]:
+    """Parameters of one role, shape and scaling, which are updated together: one operation for all layers."""
+    groups: dict[tuple[Role, torch.Size, Factors], list[str]] = {}
     for name, law in declarations(model).items():
-        groups.setdefault((law.role, model.get_parameter(name).shape), []).append(name)
-    return [(role, names) for (role, _), names in groups.items()]
+        key = (law.role, model.get_parameter(name).shape, factors.get(name, Factors()))
+        groups.setdefault(key, []).append(name)
+    return [(role, factors, names) for (role, _, factors), names in groups.items()]
+
+
+def scaled(value: Tensor, factor: float) -> Tensor:
+    """A number [run] times a factor; 1 leaves its bits, and the compiled step, as they are."""
+    return value if factor == 1.0 else value * factor
 
 
 def together(tensors: Sequence[Tensor]) -> Tensor:

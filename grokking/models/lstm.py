@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from grokking.errors import BadInput
 from grokking.models import model
-from grokking.models.parts import Embedding, Linear, pick, sigmoid
+from grokking.models.parts import Embedding, Linear, Multiplier, pick, sigmoid
 from grokking.roles import Role
 from grokking.tasks import Table
 
@@ -52,6 +52,7 @@ class LSTM(nn.Module):
         super().__init__()
         self.embedding = Embedding(len(table.vocabulary), embedding)
         self.layers = nn.ModuleList(Layer(width if at else embedding, width) for at in range(depth))
+        self.multiplier = Multiplier("readout", width)
         self.head = Linear(width, table.classes, bias=True, role=Role.HEAD)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -59,4 +60,4 @@ class LSTM(nn.Module):
         states = [pick(self.embedding.weight, column) for column in tokens.unbind(1)]
         for layer in self.layers:
             states = layer(states)
-        return self.head(states[-1])
+        return self.head(self.multiplier(states[-1]))

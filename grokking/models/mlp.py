@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from grokking.errors import BadInput
 from grokking.models import model
-from grokking.models.parts import ACTIVATIONS, Dropout, Embedding, Linear, pick
+from grokking.models.parts import ACTIVATIONS, Dropout, Embedding, Linear, Multiplier, pick
 from grokking.roles import Declaring, Role
 from grokking.tasks import Position, Table
 
@@ -110,6 +110,7 @@ class MLP(nn.Module):
             widths = [embedding * (1 if inputs == "summed" else len(read)), *[width] * depth]
         self.hidden = nn.ModuleList(Linear(a, b, bias) for a, b in itertools.pairwise(widths))
         self.dropouts = nn.ModuleList(Dropout(dropout, site) for site in range(depth))
+        self.multiplier = Multiplier("readout", width)
         self.head = Linear(width, table.classes, bias, role=Role.HEAD)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -119,4 +120,4 @@ class MLP(nn.Module):
             x = next(dropouts)(self.activation(x))
         for layer in self.hidden:
             x = next(dropouts)(self.activation(layer(x)))
-        return self.head(x)
+        return self.head(self.multiplier(x))

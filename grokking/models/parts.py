@@ -30,6 +30,21 @@ class Linear(Declaring):
         return F.linear(x, self.weight, self.bias)
 
 
+class Multiplier(nn.Module):
+    """Multiplies what passes by `factor`, which a scaling rule sets (grokking.scaling): 1 unless it does.
+
+    `place`: what it stands for there, "readout" or "scores"; `channels`: how many numbers are summed over next.
+    """
+
+    def __init__(self, place: str, channels: int) -> None:
+        super().__init__()
+        self.place, self.channels, self.factor = place, channels, 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…] → […]."""
+        return x if self.factor == 1.0 else x * self.factor
+
+
 class Embedding(Declaring):
     """A row of width numbers per token (or per position), drawn from N(0, 1 / width)."""
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from grokking.errors import BadInput
 from grokking.models import distinct, model
-from grokking.models.parts import Dropout, Embedding, FeedForward, Linear, norm, rotate, sinusoidal
+from grokking.models.parts import Dropout, Embedding, FeedForward, Linear, Multiplier, norm, rotate, sinusoidal
 from grokking.roles import Role
 from grokking.softmax import SOFTMAXES
 from grokking.tasks import Table
@@ -86,6 +86,7 @@ class Attention(nn.Module):
         self.key = Linear(width, width, bias)
         self.value = Linear(width, width, bias)
         self.out = Linear(width, width, bias)
+        self.multiplier = Multiplier("scores", width // heads)
 
     def split(self, x: Tensor) -> Tensor:
         """[…, width] → […, head, channel]."""
@@ -94,7 +95,7 @@ class Attention(nn.Module):
     def queries(self, x: Tensor, positions: Tensor) -> Tensor:
         """[row, position, width] → [row, position, head, channel], scaled by 1/√channels."""
         q = self.split(self.query(x))
-        q = q * q.shape[-1] ** -0.5
+        q = self.multiplier(q * q.shape[-1] ** -0.5)
         return q if self.rope is None else rotate(q, positions, self.rope)
 
     def keys(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -194,6 +195,7 @@ class Transformer(nn.Module):
             for layer in range(depth)
         )
         self.final_norm = nn.Identity() if norm_placement == "post" else norm(kind, width, in_norms)
+        self.multiplier = Multiplier("readout", width)
         self.head = None if tied else Linear(width, scores, in_head, role=Role.HEAD)
         self.outputs = scores
 
@@ -231,5 +233,5 @@ class Transformer(nn.Module):
 
     def readout(self, x: Tensor) -> Tensor:
         """[row, width] → scores [row, class]; tied: by the embedding of the tokens that name the classes."""
-        x = self.final_norm(x)
+        x = self.multiplier(self.final_norm(x))
         return x @ self.embedding.weight[: self.outputs].T if self.head is None else self.head(x)

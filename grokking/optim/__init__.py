@@ -9,8 +9,8 @@ from torch import Tensor
 
 from grokking.errors import BadInput
 from grokking.optim import external
-from grokking.registry import Registry, Scalar, is_rate
-from grokking.roles import Role
+from grokking.registry import Entry, Registry, Scalar, is_rate
+from grokking.roles import Geometry, Role, Update
 
 optimizers = Registry("optimizer", elsewhere=external.entry)
 
@@ -49,10 +49,14 @@ class Numbers(dict[str, Any]):
 
 
 Rule = Callable[[Tensor, Tensor, State, Numbers, Role], tuple[Tensor, State]]
+Updates = Update | Callable[[Role, Mapping[str, Scalar]], Update] | None
 Declared = Slots | Callable[[Role], Slots] | Callable[[Role, Mapping[str, Scalar]], Slots]
 
 
 NO_STATE: Slots = {}
+GRADIENT = Update(Geometry.GRADIENT, coupled=True)  # and decay is part of it
+ENTRYWISE = Update(Geometry.ENTRYWISE)
+ENTRYWISE_COUPLED = Update(Geometry.ENTRYWISE, coupled=True)
 RESERVED = ("step", "name")  # what `h` and the settings call by these names already
 
 
@@ -61,15 +65,25 @@ def zeros(*names: str) -> Slots:
     return dict.fromkeys(names, torch.zeros_like)
 
 
+def entrywise(role: Role, options: Mapping[str, Scalar]) -> Update:
+    """Of a rule whose static option `decoupled` says where weight decay goes."""
+    return ENTRYWISE if options["decoupled"] else ENTRYWISE_COUPLED
+
+
 def optimizer(
-    state: Declared = NO_STATE, version: int = 1, full_batch: bool = False, **numbers: Scalar
+    state: Declared = NO_STATE,
+    version: int = 1,
+    full_batch: bool = False,
+    update: Updates = None,
+    **numbers: Scalar,
 ) -> Callable[[Rule], Rule]:
     """Register an update rule `rule(w, grad, state, h, role) -> (w, state)` with its numbers and their defaults.
 
     Floats are per-run numbers (the learning rates among them are called `lr` or `…_lr`; `Share(0.3)` is one between 0 and
     1); bools, ints and strings are static. `state` is the declared initial state, from `zeros(…)`, or a function that
     returns it, of the role or of the role and the static options; none by default. `full_batch`: the method is defined on
-    the whole training set only.
+    the whole training set only. `update` says how large its updates are (GRADIENT, ENTRYWISE, …, or a function of the role and
+    the static options), from which scaling rules such as muP know how its numbers change with the width; without it they refuse.
 
     `grokking list optimizers` shows the docstring's first line, the paragraph with an arrow (←), which is the formula,
     and what follows `Source:`.
@@ -89,10 +103,31 @@ def optimizer(
             raise BadInput(f"{name}={value} would be static; write {name}={float(value)} for a number of each run")
 
     def register(rule: Rule) -> Rule:
-        optimizers.add(rule, numbers, version, slots=_of_role_and_options(state), full_batch=full_batch, external=False)
+        optimizers.add(
+            rule,
+            numbers,
+            version,
+            slots=_of_role_and_options(state),
+            full_batch=full_batch,
+            external=False,
+            update=update,
+        )
         return rule
 
     return register
+
+
+def updated_by(entry: Entry, static: Mapping[str, Scalar], role: Role) -> Update:
+    """What an optimizer says of its updates of a parameter; `BadInput` where it does not."""
+    update = entry.extra.get("update")
+    if update is None:
+        hint = (
+            "it keeps its own rates, so leave scaling out"
+            if entry.extra["external"]
+            else "write @optimizer(update=ENTRYWISE, …)"
+        )
+        raise BadInput(f"optimizer {entry.name!r} does not say how large its updates are; {hint}")
+    return update(role, static) if callable(update) else update
 
 
 def check_slots(state: object) -> None:
@@ -121,9 +156,14 @@ def _of_role_and_options(state: Declared) -> Callable[[Role, Mapping[str, Scalar
 from grokking.optim import adaptive, gradient, preconditioned, signs, spectral  # noqa: E402  (they register themselves with `optimizer`)
 
 __all__ = [
+    "ENTRYWISE",
+    "ENTRYWISE_COUPLED",
+    "GRADIENT",
+    "Geometry",
     "Numbers",
     "Role",
     "State",
+    "Update",
     "adaptive",
     "gradient",
     "optimizer",

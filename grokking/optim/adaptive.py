@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from grokking.optim import Numbers, State, optimizer, zeros
+from grokking.optim import ENTRYWISE, ENTRYWISE_COUPLED, Numbers, State, entrywise, optimizer, zeros
 from grokking.roles import Role
 
 
-@optimizer(lr=0.03, eps=1e-10, weight_decay=1e-3, state=zeros("sum"))
+@optimizer(lr=0.03, eps=1e-10, weight_decay=1e-3, state=zeros("sum"), update=ENTRYWISE_COUPLED)
 def adagrad(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adagrad: each entry's rate falls with all the gradient that it has seen, as `torch.optim.Adagrad`.
 
@@ -21,7 +21,7 @@ def adagrad(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
     return w - h.lr * g / (total.sqrt() + h.eps), state(sum=total)
 
 
-@optimizer(lr=3e-3, alpha=0.99, eps=1e-8, weight_decay=1e-3, state=zeros("square"))
+@optimizer(lr=3e-3, alpha=0.99, eps=1e-8, weight_decay=1e-3, state=zeros("square"), update=ENTRYWISE_COUPLED)
 def rmsprop(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """RMSprop, as `torch.optim.RMSprop`.
 
@@ -44,6 +44,7 @@ def rmsprop(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
     centered=True,
     nesterov=False,
     state=zeros("mean", "square", "velocity"),
+    update=ENTRYWISE_COUPLED,
 )
 def rmsprop_momentum(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """RMSprop with momentum, by default centered: divided by the gradient's standard deviation, as `torch.optim.RMSprop`.
@@ -66,7 +67,14 @@ def rmsprop_momentum(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Ro
 
 
 @optimizer(
-    lr=3e-3, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=1e-3, bias_correction=True, state=zeros("mean", "square")
+    lr=3e-3,
+    beta1=0.9,
+    beta2=0.98,
+    eps=1e-8,
+    weight_decay=1e-3,
+    bias_correction=True,
+    state=zeros("mean", "square"),
+    update=ENTRYWISE_COUPLED,
 )
 def adam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam, as `torch.optim.Adam`.
@@ -81,7 +89,14 @@ def adam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple
 
 
 @optimizer(
-    lr=3e-3, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=1.0, bias_correction=True, state=zeros("mean", "square")
+    lr=3e-3,
+    beta1=0.9,
+    beta2=0.98,
+    eps=1e-8,
+    weight_decay=1.0,
+    bias_correction=True,
+    state=zeros("mean", "square"),
+    update=ENTRYWISE,
 )
 def adamw(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam with decoupled weight decay, as `torch.optim.AdamW`.
@@ -111,6 +126,7 @@ def adam_step(w: Tensor, g: Tensor, state: State, h: Numbers) -> tuple[Tensor, S
     weight_decay=1.0,
     decoupled=True,
     state=zeros("mean", "square", "largest"),
+    update=entrywise,
 )
 def amsgrad(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam whose second moment never shrinks, as `torch.optim.AdamW` with `amsgrad`.
@@ -137,6 +153,7 @@ def amsgrad(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
     weight_decay=1.0,
     decoupled=True,
     state={**zeros("mean", "square"), "product": lambda w: w.new_ones(())},
+    update=entrywise,
 )
 def nadam(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Adam with Nesterov momentum, as `torch.optim.NAdam`.

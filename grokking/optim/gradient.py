@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from grokking.optim import Numbers, State, optimizer, zeros
+from grokking.optim import GRADIENT, Numbers, State, optimizer, zeros
 from grokking.roles import Role
 
 
-@optimizer(lr=0.3, weight_decay=1e-3, full_batch=True)
+@optimizer(lr=0.3, weight_decay=1e-3, full_batch=True, update=GRADIENT)
 def gradient_descent(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Full-batch gradient descent: every step sees the whole training set.
 
@@ -18,7 +18,7 @@ def gradient_descent(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Ro
     return w - h.lr * (grad + h.weight_decay * w), state
 
 
-@optimizer(lr=1.0, momentum=0.0, weight_decay=1e-3, nesterov=False, state=zeros("velocity"))
+@optimizer(lr=1.0, momentum=0.0, weight_decay=1e-3, nesterov=False, state=zeros("velocity"), update=GRADIENT)
 def sgd(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Stochastic gradient descent with momentum, as `torch.optim.SGD`.
 
@@ -35,7 +35,7 @@ def sgd(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[
     return w - h.lr * step, state(velocity=velocity)
 
 
-@optimizer(lr=0.1, momentum=0.9, weight_decay=1e-3, state=zeros("velocity"))
+@optimizer(lr=0.1, momentum=0.9, weight_decay=1e-3, state=zeros("velocity"), update=GRADIENT)
 def heavy_ball(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """The heavy ball: the last displacement goes on.
 
@@ -49,7 +49,7 @@ def heavy_ball(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) ->
     return w + velocity, state(velocity=velocity)
 
 
-@optimizer(lr=0.1, momentum=0.9, weight_decay=1e-3, state=zeros("velocity"))
+@optimizer(lr=0.1, momentum=0.9, weight_decay=1e-3, state=zeros("velocity"), update=GRADIENT)
 def nesterov(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Nesterov's accelerated gradient, at the point to which the velocity leads.
 

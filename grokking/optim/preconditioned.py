@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from grokking.errors import BadInput
-from grokking.optim import Numbers, Slots, State, optimizer, zeros
+from grokking.optim import ENTRYWISE, Numbers, Slots, State, entrywise, optimizer, zeros
 from grokking.optim.adaptive import decayed
 from grokking.optim.orthogonalize import finite_or_zero
 from grokking.registry import Scalar, Share
-from grokking.roles import Role
+from grokking.roles import Geometry, Role, Update
 
 VECTORS = {Role.GAIN, Role.BIAS}
 
@@ -37,7 +37,19 @@ def _shampoo_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
     return zeros("sum") if role in VECTORS else per_side(zeros_of_side)
 
 
-@optimizer(lr=0.1, memory=Share(1.0), eps=1e-6, weight_decay=1e-3, decoupled=False, state=_shampoo_slots)
+def _shampoo_update(role: Role, options: Mapping[str, Scalar]) -> Update:
+    return entrywise(role, options) if role in VECTORS else Update(Geometry.SPECTRAL, coupled=not options["decoupled"])
+
+
+@optimizer(
+    lr=0.1,
+    memory=Share(1.0),
+    eps=1e-6,
+    weight_decay=1e-3,
+    decoupled=False,
+    state=_shampoo_slots,
+    update=_shampoo_update,
+)
 def shampoo(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Shampoo on matrices, Adagrad on vectors (with eps inside the root).
 
@@ -84,6 +96,7 @@ def _soap_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
     weight_decay=1.0,
     max_size=256,
     state=_soap_slots,
+    update=ENTRYWISE,
 )
 def soap(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """SOAP: Adam in the eigenbasis of Shampoo's matrices; Adam on vectors.

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from grokking.optim import Numbers, State, optimizer, zeros
+from grokking.optim import ENTRYWISE, Numbers, State, optimizer, zeros
 from grokking.roles import Role
 
 
-@optimizer(lr=1e-3, momentum=0.9, weight_decay=1.0, state=zeros("momentum"))
+@optimizer(lr=1e-3, momentum=0.9, weight_decay=1.0, state=zeros("momentum"), update=ENTRYWISE)
 def sign_sgd(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """The sign of an average of gradients (Signum), or with momentum 0 of the gradient.
 
@@ -19,7 +19,7 @@ def sign_sgd(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> t
     return w * (1 - h.lr * h.weight_decay) - h.lr * momentum.sign(), state(momentum=momentum)
 
 
-@optimizer(lr=1e-3, beta1=0.9, beta2=0.98, weight_decay=1.0, state=zeros("momentum"))
+@optimizer(lr=1e-3, beta1=0.9, beta2=0.98, weight_decay=1.0, state=zeros("momentum"), update=ENTRYWISE)
 def lion(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Lion: the sign of an average in which the last gradient counts more than in the one that is kept.
 

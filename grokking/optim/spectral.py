@@ -1,16 +1,17 @@
 """Rules that act on the singular values of a matrix's update."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
 
 from grokking.errors import BadInput
-from grokking.optim import Numbers, Slots, State, optimizer, zeros
+from grokking.optim import ENTRYWISE, Numbers, Slots, State, optimizer, zeros
 from grokking.optim.adaptive import adamw
 from grokking.optim.orthogonalize import coefficients, newton_schulz, normalized, over_spectral_norm, polar
 from grokking.registry import Scalar
-from grokking.roles import Role
+from grokking.roles import Geometry, Role, Update
 
 MATRICES = {  # whose parameters get orthogonal updates; AdamW has the rest
     "hidden": {Role.HIDDEN},
@@ -30,6 +31,12 @@ def _slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
     return zeros("momentum") if role in among(MATRICES, "matrices", options) else zeros("mean", "square")
 
 
+def _update(role: Role, options: Mapping[str, Scalar]) -> Update:
+    if role not in among(MATRICES, "matrices", options):
+        return ENTRYWISE
+    return Update(Geometry.SPECTRAL, size=partial(shape_factor, str(options["scale"])))
+
+
 @optimizer(
     lr=0.06,
     momentum=0.95,
@@ -47,6 +54,7 @@ def _slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
     adamw_weight_decay=1.0,
     adamw_bias_correction=True,
     state=_slots,
+    update=_update,
 )
 def muon(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Muon on hidden matrices, AdamW with its own `adamw_…` numbers on everything else, as `torch.optim.Muon`.
