@@ -87,6 +87,7 @@ class Attention(nn.Module):
         self.value = Linear(width, width, bias)
         self.out = Linear(width, width, bias)
         self.multiplier = Multiplier("scores", width // heads)
+        self.scores = nn.Identity()  # what they are in `plain`, for whoever watches
 
     def split(self, x: Tensor) -> Tensor:
         """[…, width] → […, head, channel]."""
@@ -217,7 +218,7 @@ class Transformer(nn.Module):
         for block in self.layers():
             h = block.read(x)
             q, k = block.attention.queries(h, positions), block.attention.keys(h, positions)
-            scores = torch.einsum("nihc,njhc->nhij", q, k).masked_fill(~visible, -math.inf)
+            scores = block.attention.scores(torch.einsum("nihc,njhc->nhij", q, k)).masked_fill(~visible, -math.inf)
             mixed = torch.einsum("nhij,njhc->nihc", block.attention.shares(scores), block.attention.values(h))
             x = block.write(x, mixed)
         return self.readout(x[:, -1])
