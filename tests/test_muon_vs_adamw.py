@@ -19,12 +19,7 @@ from grokking.survival import holm
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 METRICS = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
-pytestmark = pytest.mark.parses
-
-
-@pytest.fixture(autouse=True)
-def in_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = [pytest.mark.parses, pytest.mark.usefixtures("in_the_root")]
 
 
 def trials(space, values, spent=10_000):
