@@ -187,7 +187,8 @@ def _other(readings: Readings) -> str:
 
 def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machines: Sequence[str]) -> str:
     tests = "; ".join(
-        f"{line['first']:.1f} against {line['second']:.1f} epochs, t = {line['t']:.1f}, p = {line['p']:.1g}, {line['dropped']} runs dropped"
+        f"{str(line['reading']) + ': ' if len(readings) > 1 else ''}{line['first']:.1f} against {line['second']:.1f} epochs, t = {line['t']:.1f}, "
+        f"p = {line['p']:.1g}, {line['dropped']} runs dropped"
         for line in pooled(runs, readings).to_dict("records")
     )
     fractions = runs.groupby("task", sort=False)["train_fraction"].first()
@@ -195,7 +196,7 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
     first, n = runs.iloc[0], int(table["n"].min())
     return (
         f"AdamW and Muon on the tasks of Tveit et al. 2025 and subtraction (p = 97; examples for training: {splits}), transformer with "
-        f"{first['model.depth']} layer(s) of width {first['model.width']}, batch 512, n = {n} seeds, the same for all. Left: "
+        f"{first['model.depth']} layer{'s' * int(first['model.depth'] > 1)} of width {first['model.width']}, batch 512, n = {n} seeds, the same for all. Left: "
         f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot; triangles: not within {first['steps']:,} steps; "
         f"beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
         f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again. "

@@ -93,13 +93,23 @@ def answer(tables: Tables) -> str:
     each = tuned[tuned["task"] != "all"]
     sooner = int((each["ratio_low"] > 1).sum())
     stated = defaults[(defaults["task"] == "all") & (defaults["reading"] == "same decay a step")].iloc[0]
+    in_steps = together[["ratio", "ratio_low", "ratio_high"]]
+    operations = in_steps * together["ratio_in_operations"] / together["ratio"]  # what a step costs is no estimate
+    operations = operations.set_axis(["operations", "operations_low", "operations_high"])
     return (
-        f"Tuned alike, Muon is ahead on {sooner} of {len(each)} tasks: AdamW takes {interval(together, 'ratio', 2)} times its steps to 95 % "
-        f"validation accuracy, and {interval(together, 'kept_ratio', 2)} times until it stays there (geometric mean, n = {together['n']:.0f} "
-        f"paired seeds, 95 % intervals; published: {TVEIT:.2f}). A step of Muon is {together['step_cost']:.1f} times the arithmetic, so by "
-        f"operations AdamW takes {together['ratio_in_operations']:.2f} times what Muon takes. At stated numbers, untuned, it is "
+        f"In steps, {_yes(in_steps)}: tuned alike, Muon is ahead on {sooner} of {len(each)} tasks, and AdamW takes {interval(together, 'ratio', 2)} "
+        f"times as many steps to 95 % validation accuracy, {interval(together, 'kept_ratio', 2)} times until it stays there (geometric mean over "
+        f"the tasks, n = {together['n']:.0f} paired seeds, 95 % intervals; published: {TVEIT:.2f} times the epochs). In arithmetic, "
+        f"{_yes(operations)}: a step of Muon takes {together['step_cost']:.1f} times as much, so AdamW takes "
+        f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times the operations. At stated numbers, untuned, it is "
         f"{interval(stated, 'ratio', 2)} times the steps (n = {stated['n']:.0f})."
     )
+
+
+def _yes(ratio: pd.Series) -> str:
+    """What a ratio with its ends says to the question."""
+    low, high = ratio.iloc[1:]
+    return "yes" if low > 1 else "no" if high < 1 else "neither is ahead beyond its interval"
 
 
 def _muon(table: str, **where: object) -> Callable[[Tables], Found]:

@@ -130,6 +130,19 @@ def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document
         assert (PUBLISHED / f"{name}.md").read_text() == words_of(path)(table) + "\n"
 
 
+LAYERS = ("stated", "softmaxes", "optimizers", "models")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_words_of_each_layer_of_muon_against_adamw_are_those_of_its_table(layer):
+    table = PUBLISHED / f"muon_vs_adamw_{layer}.csv"
+    if not table.exists():
+        pytest.skip("its sweep has not been run yet")
+    words = words_of("experiments/muon_vs_adamw.py")(pd.read_csv(table))
+    assert table.with_suffix(".md").read_text() == words + "\n"
+    assert words in (ROOT / "REPRODUCING.md").read_text()
+
+
 def words_of(path):
     """What makes an experiment's table a text: its own function, or the one that it takes from another file."""
     module = open_experiment(path).draw.__globals__

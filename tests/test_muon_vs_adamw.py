@@ -184,6 +184,17 @@ def test_what_reproducing_says_of_the_tuned_layer_is_in_its_table():
     assert means in text
 
 
+def test_what_reproducing_says_of_the_stated_layer_is_in_its_table():
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    stated = pd.read_csv("figures/published/muon_vs_adamw_stated.csv").set_index(["reading", "task"])["ratio"]
+    tuned = pd.read_csv("figures/published/muon_vs_adamw.csv").set_index("task")["ratio"]
+    one, other = (stated[reading, "all"] for reading in ("same decay a step", "same decay"))
+    assert f"is {one:.2f} times at stated numbers, {other:.2f} in the other reading, {tuned['all']:.2f} tuned" in text
+    assert f"from {stated['same decay', 'mod_sub']:.0f} times to {tuned['mod_sub']:.1f} on x − y" in text
+    p = pd.read_csv("figures/published/muon_vs_adamw_stated_pooled.csv").set_index("reading")["p"]
+    assert f"sees nothing in either reading (p = {p['same decay a step']:.2g} and {p['same decay']:.2g})" in text
+
+
 def test_captions_hold_no_code(at_stated_numbers):
     words = " ".join(text.get_text() for text in at_stated_numbers.figure.texts)
     assert "{" not in words

@@ -84,6 +84,17 @@ def test_epochs_and_shares_follow_from_the_ratios(tmp_path):
 def test_the_answer_is_three_sentences_of_numbers_from_the_tables(tmp_path):
     words = answer(comparison(tmp_path, (1.25, 1.2, 1.3), (2.0, 1.9, 2.1)))
     assert words.count(". ") == 2
-    assert "ahead on 2 of 2 tasks: AdamW takes 1.25 [1.20, 1.30] times its steps" in words
-    assert "2.2 times the arithmetic, so by operations AdamW takes 0.57 times" in words
+    assert words.startswith(
+        "In steps, yes: tuned alike, Muon is ahead on 2 of 2 tasks, and AdamW takes 1.25 [1.20, 1.30] times as many steps"
+    )
+    assert (
+        "In arithmetic, no: a step of Muon takes 2.2 times as much, so AdamW takes 0.57 [0.55, 0.59] times the operations"
+        in words
+    )
     assert "At stated numbers, untuned, it is 2.00 [1.90, 2.10] times" in words
+
+
+def test_the_answer_turns_with_the_intervals(tmp_path):
+    words = answer(comparison(tmp_path, (0.8, 0.7, 0.9), (2.0, 1.9, 2.1)))
+    assert words.startswith("In steps, no: tuned alike, Muon is ahead on 0 of 2 tasks")
+    assert answer(comparison(tmp_path, (1.2, 0.9, 1.6), (2.0, 1.9, 2.1))).startswith("In steps, neither is ahead")
