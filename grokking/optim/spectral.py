@@ -88,7 +88,8 @@ def egd(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[
 
     w ← w - lr · U min(S / eps, 1) Vᵀ   (elsewhere w ← w - lr · g);   g = grad + weight_decay · w = U S Vᵀ
 
-    Decay: coupled L2, on matrices alone (1e-4 in the paper; the default is that of `sgd`). There is no momentum: it is Muon's direction, exactly, of the last gradient.
+    Decay: coupled L2, on matrices alone (1e-4 in the paper; the default is that of `sgd`).
+    There is no momentum: it is Muon's direction, exactly, of the last gradient.
     `eps`: singular values below it count for less, so that what is 0 but for rounding stays out.
     `matrices`: "embedding" alone, which in a perceptron on one-hot codes is the first layer, as in the paper; "hidden",
     "hidden+embedding", "hidden+head", "all"; or "none", which is SGD with the same decay.
