@@ -12,6 +12,9 @@ Shows      Six are as published: power2022, gromov2023 (12,090 steps, where othe
            three are, the third is sooner by a tenth. wang2026 is later by 1.1×, janati2026 sooner by 1.1×: both have much that
            their texts leave open. power2022_fig1 is consistent so far (no run generalises within 3,000 of 1,000,000 steps, all memorise
            before 1,000, as published), prieto2025 undecided (0 of 3 within 8,000 of 80,000 steps, with validation accuracy below chance).
+           egd2025 is later by 1.1× (five of five between 1,115 and 1,228 steps, where the paper has 1,044), egd2025_sgd consistent so far
+           (0 of 3 within 40,000 of 48,528 steps, with validation accuracy from 0.67 to 0.76 there): so the slowest run of EGD is at
+           least 32 times as soon, where the paper has 46.5.
            Of omnigrok2023 and lipschitz2025 no number is published; the latter's network is too large for a laptop and left out.
 """
 
