@@ -36,6 +36,20 @@ def test_a_claim_without_its_tables_is_not_run(tmp_path):
     assert all("| – | not run |" in row for row in rows)
 
 
+def test_a_claim_without_its_line_is_not_run_and_the_others_are(tmp_path):
+    table = pd.read_csv(FOLDER / "recipes.csv")
+    table[table["recipe"] == "wang2026"].to_csv(tmp_path / "recipes.csv")
+    rows = [row for row in claims_table(Tables(tmp_path)).splitlines() if "experiments/recipes.py" in row]
+    assert ["| – | not run |" in row for row in rows] == ["| Muon 1,750" not in row for row in rows]
+    assert len(rows) > 1
+
+
+def test_a_line_that_is_there_twice_is_an_error_not_a_claim_that_was_not_run(tmp_path):
+    pd.DataFrame({"recipe": ["wang2026"] * 2}).to_csv(tmp_path / "recipes.csv")
+    with pytest.raises(ValueError, match="too many values"):
+        claims_table(Tables(tmp_path))
+
+
 def comparison(folder, tuned, stated, n=30):
     """Both layers' tables with these ratios (value, low, high) over all tasks, on two tasks."""
     for name, ratio in (("muon_vs_adamw", tuned), ("muon_vs_adamw_stated", stated)):
