@@ -9,7 +9,7 @@ Definition Steps to the first evaluation with validation accuracy at the recipe'
            generalises within a budget that ends before the published steps, "undecided" within one that ends among them.
 Shows      Six are as published: power2022, gromov2023 (12,090 steps, where others saw 11,760), grokfast2024, tveit2025, chou2025, and
            cesista2025, which does not generalise within 1,000 steps, as it is said of Muon without a bound. Of nanda2023 two runs of
-           three are, the third is sooner by a tenth. wang2026 is later by 1.1×, janati2026 sooner by 1.1×: both have much that
+           three are, the third is sooner by a tenth. wang2026 and wang2026_adamw are later by 1.1×, janati2026 sooner by 1.1×: all have much that
            their texts leave open. power2022_fig1 is consistent so far (no run generalises within 3,000 of 1,000,000 steps, all memorise
            before 1,000, as published), prieto2025 undecided (0 of 3 within 8,000 of 80,000 steps, with validation accuracy below chance).
            egd2025 is later by 1.1× (five of five between 1,115 and 1,228 steps, where the paper has 1,044), egd2025_sgd consistent so far
