@@ -5,6 +5,7 @@ depends on the setting; `undecided` where our runs cannot tell; `not run` where 
 intervals of their own, and most of them one seed. Trains nothing: `python experiments/published.py --publish`.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,6 +244,17 @@ def _depends(tables: Tables) -> Found:
     return Found(f"AdamW and Muon, {words} steps", "undecided: no pair changes places beyond its intervals")
 
 
+def _figure(name: str) -> Callable[[Tables], Found]:
+    """What a published figure says of its claim."""
+
+    def found(tables: Tables) -> Found:
+        said = json.loads((tables.folder / f"{name}.json").read_text())
+        words = {"consistent": "reproduced", "not consistent": "not reproduced"}
+        return Found(said["ours"] or "–", words.get(said["verdict"], said["verdict"]))
+
+    return found
+
+
 SWEEP = "grokking sweep experiments/{}.py --scale {}"
 TUNED, STATED = SWEEP.format("muon_vs_adamw", "tuned"), SWEEP.format("muon_vs_adamw", "stated")
 RECIPES = SWEEP.format("recipes", "laptop")
@@ -268,6 +280,33 @@ def _recipes() -> Iterable[Claim]:
     return (Claim(source, published, _recipe(name), RECIPES, ("recipes",)) for source, published, name in said)
 
 
+FIGURES = (  # source, published, figure, experiment
+    (
+        "Wang 2026; Janati et al. 2026",
+        "AdamW takes long to stay, Muon stays; Muon collapses later, unless frozen",
+        "stability",
+        "stability",
+    ),
+    (
+        "PeterPonyu 2026",
+        "Muon from about 25 % of the examples on, AdamW from about 40 %",
+        "critical_fraction",
+        "critical_fraction",
+    ),
+    (
+        "Essential AI 2025",
+        "Muon's advantage depends on batch size and embedding dimension",
+        "width_batch",
+        "width_batch",
+    ),
+    (
+        "Power et al. 2022, figure 1",
+        "one percent less of the data: 40 to 50 % more steps",
+        "power2022_fraction",
+        "power2022",
+    ),
+    ("Power et al. 2022, figure 2", "of all interventions weight decay helps most", "power2022_ablation", "power2022"),
+)
 CLAIMS = (
     Claim(
         "Tveit et al. 2025, 2504.16041",
@@ -320,6 +359,10 @@ CLAIMS = (
         _orthograd,
         SWEEP.format("transforms", "laptop"),
         ("transforms",),
+    ),
+    *(
+        Claim(source, published, _figure(figure), SWEEP.format(experiment, "laptop"), (figure,))
+        for source, published, figure, experiment in FIGURES
     ),
     *_recipes(),
 )

@@ -1,5 +1,6 @@
 """The table of claims: every row from committed tables, and what it says of made-up ones."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def test_a_claim_without_its_line_is_not_run_and_the_others_are(tmp_path):
     rows = [row for row in claims_table(Tables(tmp_path)).splitlines() if "experiments/recipes.py" in row]
     assert ["| – | not run |" in row for row in rows] == ["| Muon 1,750" not in row for row in rows]
     assert len(rows) > 1
+
+
+def test_a_claim_that_a_figure_answers_has_the_figures_words(tmp_path):
+    (tmp_path / "stability.csv").write_text("arm\n")
+    (tmp_path / "stability.json").write_text(json.dumps({"ours": "4 of 10 stay", "verdict": "not consistent"}))
+    (row,) = [row for row in claims_table(Tables(tmp_path)).splitlines() if "experiments/stability.py" in row]
+    assert "| 4 of 10 stay | not reproduced |" in row
 
 
 def test_a_line_that_is_there_twice_is_an_error_not_a_claim_that_was_not_run(tmp_path):
