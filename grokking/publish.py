@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pandas as pd
 
 from grokking.comparison import settings_in
 from grokking.errors import BadInput
+from grokking.later import later
 from grokking.plotting import Drawing, label, save
 from grokking.store import Results, read_runs
 
@@ -41,7 +43,8 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
             raise BadInput(
                 f"{path} holds n = {before['n']} ({before['runs']} runs); refused to replace it with n = {drawing.n} ({runs} runs)"
             )
-    save(drawing, folder)
+    tables = {**drawing.tables, "runs": as_described(drawing.tables["runs"])}
+    save(replace(drawing, tables=tables), folder)
     steps = int(drawing.tables["runs"]["steps_trained"].sum())
     facts = {
         "figure": drawing.name,
@@ -62,6 +65,18 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
         (folder / f"{drawing.name}.md").write_text(
             drawing.markdown(drawing.tables.get("summary", drawing.tables[""])) + "\n"
         )
+
+
+def as_described(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs table without columns of settings that came later, where all runs have what they had before: so it stays as it was."""
+    known = [later(row) for row in runs.to_dict("records")]
+    same = [
+        name
+        for name in runs
+        if any(name in own for own in known)
+        and all(pd.isna(value) or own.get(str(name)) == value for value, own in zip(runs[name], known, strict=True))
+    ]
+    return runs.drop(columns=same)
 
 
 def verdicts(folder: Path = PUBLISHED) -> str:

@@ -13,7 +13,7 @@ from grokking.cli import command_line
 from grokking.errors import BadInput
 from grokking.experiment import open_experiment
 from grokking.plotting import Drawing, save
-from grokking.publish import PUBLISHED, effort, filled, publish_drawing, spreads, verdicts
+from grokking.publish import PUBLISHED, as_described, effort, filled, publish_drawing, spreads, verdicts
 from grokking.seeding import stream
 from grokking.store import Results
 from grokking.study import total_steps
@@ -487,3 +487,17 @@ def test_six_in_a_row_are_six_and_a_recipe_that_never_memorises_is_drawn(tmp_pat
     save(drawing, tmp_path)
     assert drawing.tables[""]["generalized"].tolist() == [1, 0]
     assert "| – |" in drawing.markdown(drawing.tables[""])
+
+
+def test_a_runs_table_leaves_out_later_settings_that_all_runs_have_as_before():
+    runs = pd.DataFrame(
+        {
+            "optimizer.name": ["adamw", "sgd"],
+            "optimizer.bias_correction": [True, None],  # of AdamW, later
+            "prompt": "expression",  # of all, later
+            "label_noise": [0.0, 0.1],  # later, and in use
+            "steps": 10,
+        }
+    )
+    assert list(as_described(runs)) == ["optimizer.name", "label_noise", "steps"]
+    assert "optimizer.bias_correction" in as_described(runs.assign(**{"optimizer.bias_correction": [False, None]}))
