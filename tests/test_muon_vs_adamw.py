@@ -195,6 +195,18 @@ def test_what_reproducing_says_of_the_stated_layer_is_in_its_table():
     assert f"sees nothing in either reading (p = {p['same decay a step']:.2g} and {p['same decay']:.2g})" in text
 
 
+def test_what_reproducing_says_of_thresholds_is_in_their_table():
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    table = pd.read_csv("figures/published/muon_vs_adamw_thresholds.csv").set_index(["task", "threshold"])
+    every = table.loc["all"]["ratio"]
+    assert f"is {every[0.9]:.2f} times at 90 % and {every[1.0]:.2f} at 100 %" in text
+    low, high = table.loc[("mod_sub", 1.0), ["ratio_low", "ratio_high"]]
+    assert low < 1 < high
+    assert "on x − y it is gone at 100 %" in text
+    assert tuple(table.loc[("gcd", 0.99), ["first_events", "second_events"]]) == (2, 0)
+    assert "on gcd at 99 %, which two of AdamW's runs reach and none of Muon's" in text
+
+
 def test_captions_hold_no_code(at_stated_numbers):
     words = " ".join(text.get_text() for text in at_stated_numbers.figure.texts)
     assert "{" not in words
