@@ -6,10 +6,8 @@ Not a sweep, as nothing is trained: studies are simulated from a known law, and 
 
 Law        log-normal steps-to-generalize, seen at the default evaluations (10 steps or 5 % apart) up to a budget
            (grokking/simulation.py). Median 1,500 steps in the slower arm and 1,000 in the other, unless said otherwise.
-Scenarios  seeds 5, 10, 30, 64; spread of log steps between seeds 0.1, 0.2, 0.5 (in the published runs_csv of this repository,
-           every setting with at least five runs that all but never censor: 0.04 to 0.56, half of them 0.07 to 0.17); censored
-           0, 20 or 50 % of the (slower) arm's runs; correlation between the arms of a seed 0, 0.5, 0.9 (published: half of the
-           pairs of settings between -0.1 and 0.5).
+Scenarios  seeds 5, 10, 30, 64; spread of log steps between seeds 0.1, 0.2, 0.5 (REPRODUCING.md says what it is in published
+           runs); censored 0, 20 or 50 % of the (slower) arm's runs; correlation between the arms of a seed 0, 0.5, 0.9.
 Intervals  of the success rate, median and restricted mean of an arm; of the ratio of two arms, of that ratio over seven tasks
            (medians 100 to 2,000), and of the probability that an arm is earlier: where that is about 0.7, and at the ratio 1.5.
 Tests      sign flips of two arms that are alike; Holm over seven arms that are like the reference.

@@ -187,7 +187,8 @@ def _other(readings: Readings) -> str:
 
 def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machines: Sequence[str]) -> str:
     tests = "; ".join(
-        f"{line['first']:.1f} against {line['second']:.1f} epochs, t = {line['t']:.1f}, p = {line['p']:.1g}, {line['dropped']} runs dropped"
+        f"{str(line['reading']) + ': ' if len(readings) > 1 else ''}{line['first']:.1f} against {line['second']:.1f} epochs, t = {line['t']:.1f}, "
+        f"p = {line['p']:.1g}, {line['dropped']} runs dropped"
         for line in pooled(runs, readings).to_dict("records")
     )
     fractions = runs.groupby("task", sort=False)["train_fraction"].first()
@@ -195,7 +196,7 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
     first, n = runs.iloc[0], int(table["n"].min())
     return (
         f"AdamW and Muon on the tasks of Tveit et al. 2025 and subtraction (p = 97; examples for training: {splits}), transformer with "
-        f"{first['model.depth']} layer(s) of width {first['model.width']}, batch 512, n = {n} seeds, the same for all. Left: "
+        f"{first['model.depth']} layer{'s' * int(first['model.depth'] > 1)} of width {first['model.width']}, batch 512, n = {n} seeds, the same for all. Left: "
         f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot; triangles: not within {first['steps']:,} steps; "
         f"beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
         f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again. "
@@ -301,8 +302,11 @@ def thresholds(results: Results, runs: pd.DataFrame) -> Drawing:
                 label=TITLES[task],
             )
             axes.vlines(x, own["ratio_low"].astype(float), own["ratio_high"].astype(float), color=color, lw=1)
+            for events, mark in (("first_events", "^"), ("second_events", "v")):  # who never gets there: a bound
+                never = (own[events] == 0).to_numpy()
+                axes.plot(x[never], own["ratio"].astype(float)[never], mark, ms=7, mew=0, color=color)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(FixedLocator([0.5, 1, 2, 3, 5, 10, 20]))
+        axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xticks(range(len(THRESHOLDS)), [f"{threshold:.0%}" for threshold in THRESHOLDS])
@@ -313,7 +317,8 @@ def thresholds(results: Results, runs: pd.DataFrame) -> Drawing:
             figure,
             f"Both optimizers at what their searches found, n = {n} seeds, each run until every validation example is right or for {budget:,} "
             "steps: ratio of restricted means of the steps to the first evaluation with at least this validation accuracy, paired by seed, "
-            f"with 95 % intervals{beside('ratio', n)}; all tasks: geometric mean. Trained on: {'; '.join(results.machines)}.",
+            f"with 95 % intervals{beside('ratio', n)}; triangle down: no more than this, as Muon never gets there. All tasks: geometric mean, "
+            f"in which a task that neither learns so well counts as 1. Trained on: {'; '.join(results.machines)}.",
         )
     tables = {"": table, "runs": runs.drop(columns=["arm", "task"])}
     return Drawing("muon_vs_adamw_thresholds", figure, tables, n, None, thresholds_markdown)

@@ -5,6 +5,7 @@ depends on the setting; `undecided` where our runs cannot tell; `not run` where 
 intervals of their own, and most of them one seed. Trains nothing: `python experiments/published.py --publish`.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,11 @@ class Claim:
     published: str
     found: Callable[["Tables"], Found]
     command: str
-    needs: tuple[str, ...]  # tables; without one of them the claim is not run
+    needs: tuple[str, ...]  # tables; without one of them, or without its line in one, the claim is not run
+
+
+class NotRun(LookupError):
+    """A table has no line of what a claim asks for: it was drawn before that was run."""
 
 
 class Tables:
@@ -50,10 +55,12 @@ class Tables:
         return (self.folder / f"{name}.csv").is_file()
 
     def line(self, name: str, **where: object) -> dict[str, Any]:
-        """The one line of a table where these columns have these values."""
+        """The one line of a table where these columns have these values; `NotRun` where there is none."""
         table = self[name]
         for column, value in where.items():
             table = table[table[column] == value]
+        if table.empty:
+            raise NotRun(f"{name} has no line of {where}")
         (line,) = table.to_dict("records")
         return {str(key): value for key, value in line.items()}
 
@@ -77,10 +84,19 @@ def claims_table(tables: Tables) -> str:
     """One row a claim, as it stands in a document."""
     rows = []
     for claim in CLAIMS:
-        ran = all(name in tables for name in claim.needs)
-        found = claim.found(tables) if ran else Found("–", "not run")
+        found = _found(claim, tables)
         rows.append((claim.source, claim.published, found.ours, found.verdict, f"`{claim.command}`"))
     return markdown_table(("source", "published", "ours", "verdict", "command"), rows)
+
+
+def _found(claim: Claim, tables: Tables) -> Found:
+    not_run = Found("–", "not run")
+    if not all(name in tables for name in claim.needs):
+        return not_run
+    try:
+        return claim.found(tables)
+    except NotRun:
+        return not_run
 
 
 # --- Muon and AdamW -----------------------------------------------------------------------------------------------------
@@ -93,13 +109,23 @@ def answer(tables: Tables) -> str:
     each = tuned[tuned["task"] != "all"]
     sooner = int((each["ratio_low"] > 1).sum())
     stated = defaults[(defaults["task"] == "all") & (defaults["reading"] == "same decay a step")].iloc[0]
+    in_steps = together[["ratio", "ratio_low", "ratio_high"]]
+    operations = in_steps * together["ratio_in_operations"] / together["ratio"]  # what a step costs is no estimate
+    operations = operations.set_axis(["operations", "operations_low", "operations_high"])
     return (
-        f"Tuned alike, Muon is ahead on {sooner} of {len(each)} tasks: AdamW takes {interval(together, 'ratio', 2)} times its steps to 95 % "
-        f"validation accuracy, and {interval(together, 'kept_ratio', 2)} times until it stays there (geometric mean, n = {together['n']:.0f} "
-        f"paired seeds, 95 % intervals; published: {TVEIT:.2f}). A step of Muon is {together['step_cost']:.1f} times the arithmetic, so by "
-        f"operations AdamW takes {together['ratio_in_operations']:.2f} times what Muon takes. At stated numbers, untuned, it is "
+        f"In steps, {_yes(in_steps)}: tuned alike, Muon is ahead on {sooner} of {len(each)} tasks, and AdamW takes {interval(together, 'ratio', 2)} "
+        f"times as many steps to 95 % validation accuracy, {interval(together, 'kept_ratio', 2)} times until it stays there (geometric mean over "
+        f"the tasks, n = {together['n']:.0f} paired seeds, 95 % intervals; published: {TVEIT:.2f} times the epochs). In arithmetic, "
+        f"{_yes(operations)}: a step of Muon takes {together['step_cost']:.1f} times as much, so AdamW takes "
+        f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times the operations. At stated numbers, untuned, it is "
         f"{interval(stated, 'ratio', 2)} times the steps (n = {stated['n']:.0f})."
     )
+
+
+def _yes(ratio: pd.Series) -> str:
+    """What a ratio with its ends says to the question."""
+    low, high = ratio.iloc[1:]
+    return "yes" if low > 1 else "no" if high < 1 else "neither is ahead beyond its interval"
 
 
 def _muon(table: str, **where: object) -> Callable[[Tables], Found]:
@@ -218,6 +244,17 @@ def _depends(tables: Tables) -> Found:
     return Found(f"AdamW and Muon, {words} steps", "undecided: no pair changes places beyond its intervals")
 
 
+def _figure(name: str) -> Callable[[Tables], Found]:
+    """What a published figure says of its claim."""
+
+    def found(tables: Tables) -> Found:
+        said = json.loads((tables.folder / f"{name}.json").read_text())
+        words = {"consistent": "reproduced", "not consistent": "not reproduced"}
+        return Found(said["ours"] or "–", words.get(said["verdict"], said["verdict"]))
+
+    return found
+
+
 SWEEP = "grokking sweep experiments/{}.py --scale {}"
 TUNED, STATED = SWEEP.format("muon_vs_adamw", "tuned"), SWEEP.format("muon_vs_adamw", "stated")
 RECIPES = SWEEP.format("recipes", "laptop")
@@ -232,7 +269,10 @@ def _recipes() -> Iterable[Claim]:
         ("Gromov 2023, 2301.02679", "1,000 to 20,000 steps", "gromov2023"),
         ("Lee et al. 2024 (Grokfast), 2405.20233", "910 steps with EMA", "grokfast2024"),
         ("Prieto et al. 2025, 2501.04697", "StableMax, no decay: by 80,000 steps", "prieto2025"),
+        ("Saheb Pasand & Dohmatob 2025, 2510.04930", "EGD: 116 epochs (1,044 steps)", "egd2025"),
+        ("the same, plain SGD", "5,392 epochs (48,528 steps)", "egd2025_sgd"),
         ("Wang 2026, 2607.20512", "Muon 1,750 ± 206 steps", "wang2026"),
+        ("Wang 2026", "AdamW 2,388 ± 302 steps", "wang2026_adamw"),
         ("Janati et al. 2026, 2608.07436", "Muon 5,300 to 5,400 steps, sustained", "janati2026"),
         ("Chou 2025", "tuned AdamW, MLP: 111 steps to 100 %", "chou2025"),
         ("Cesista 2025", "Muon without constraints: not within 1,000 steps", "cesista2025"),
@@ -240,6 +280,33 @@ def _recipes() -> Iterable[Claim]:
     return (Claim(source, published, _recipe(name), RECIPES, ("recipes",)) for source, published, name in said)
 
 
+FIGURES = (  # source, published, figure, experiment
+    (
+        "Wang 2026; Janati et al. 2026",
+        "AdamW takes long to stay, Muon stays; Muon collapses later, unless frozen",
+        "stability",
+        "stability",
+    ),
+    (
+        "PeterPonyu 2026",
+        "Muon from about 25 % of the examples on, AdamW from about 40 %",
+        "critical_fraction",
+        "critical_fraction",
+    ),
+    (
+        "Essential AI 2025",
+        "Muon's advantage depends on batch size and embedding dimension",
+        "width_batch",
+        "width_batch",
+    ),
+    (
+        "Power et al. 2022, figure 1",
+        "one percent less of the data: 40 to 50 % more steps",
+        "power2022_fraction",
+        "power2022",
+    ),
+    ("Power et al. 2022, figure 2", "of all interventions weight decay helps most", "power2022_ablation", "power2022"),
+)
 CLAIMS = (
     Claim(
         "Tveit et al. 2025, 2504.16041",
@@ -292,6 +359,10 @@ CLAIMS = (
         _orthograd,
         SWEEP.format("transforms", "laptop"),
         ("transforms",),
+    ),
+    *(
+        Claim(source, published, _figure(figure), SWEEP.format(experiment, "laptop"), (figure,))
+        for source, published, figure, experiment in FIGURES
     ),
     *_recipes(),
 )

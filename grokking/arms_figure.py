@@ -7,15 +7,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from grokking.comparison import compare
+from grokking.comparison import compare, settings_in
 from grokking.coverage import beside
 from grokking.plotting import COLORS, Drawing, caption, label, seed_dots, step_ticks, style
 from grokking.publish import counted, interval, markdown_table, p_value
 from grokking.store import Results
-
-UNDOTTED = (  # settings without a dot, but for the budget, which is one for all arms; runs.py imports torch, so they stand here
-    *("train_fraction", "batch_size", "threshold", "linger", "precision", "transforms", "prompt", "label_noise"),
-)
 
 
 def draw(path: str, results: Results) -> Sequence[Drawing]:
@@ -47,7 +43,7 @@ def arms(runs: pd.DataFrame) -> list[str]:
 
     An option of an optimizer, a task or the like counts only where it differs between runs of the same one.
     """
-    settings = [name for name in runs if "." in name or name in UNDOTTED]
+    settings = [name for name in settings_in(runs) if name != "steps"]  # the budget, which is one for all arms
     differing = [name for name in settings if _differs(runs, name)]
     return [_words(row, differing) for row in runs.to_dict("records")]
 

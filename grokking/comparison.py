@@ -20,6 +20,16 @@ from grokking.survival import (
     success_rate,
 )
 
+UNDOTTED = (  # settings without a dot; runs.py imports torch, so they stand here
+    *("train_fraction", "batch_size", "steps", "threshold", "linger"),
+    *("precision", "transforms", "prompt", "label_noise"),
+)
+
+
+def settings_in(runs: pd.DataFrame) -> list[str]:
+    """The columns of a runs table that say what a run is, but for its seed."""
+    return [name for name in runs if "." in name or name in UNDOTTED]
+
 
 def compare(runs: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
     """One line per value of the column `arm`, in order of appearance; every run counts, censored ones at the budget.

@@ -35,6 +35,7 @@ OF: dict[tuple[str, str], Values] = {  # (setting, its value) → later settings
         "model.rope_base": 10_000,
         "model.dropout_at": "all",
     },
+    ("model.name", "mlp"): {"model.biased": "all"},
     ("loss.name", "cross_entropy"): {"loss.float64": False},
 }
 

@@ -29,6 +29,7 @@ COLORS = {
     "adam": "#009E73",
     "adamw": "#0072B2",
     "muon": "#D55E00",
+    "egd": "#D55E00",
     "gradient_descent": "#000000",
     "heavy_ball": "#E69F00",
     "nesterov": "#8C4A00",
@@ -42,6 +43,7 @@ COLORS = {
     "soap": "#003A66",
 }
 DASHES = {  # solid where none stands here
+    "egd": (0, (5, 1.5)),
     "heavy_ball": (0, (5, 1.5)),
     "nesterov": (0, (5, 1.2, 1, 1.2)),
     "rmsprop_momentum": (0, (5, 1.5)),
@@ -57,6 +59,7 @@ TITLES = {
     "adam": "Adam",
     "adamw": "AdamW",
     "muon": "Muon",
+    "egd": "EGD",
     "gradient_descent": "Gradient descent",
     "heavy_ball": "Heavy ball",
     "nesterov": "Nesterov",

@@ -8,14 +8,18 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from grokking.comparison import settings_in
 from grokking.errors import BadInput
+from grokking.later import later
 from grokking.plotting import Drawing, label, save
-from grokking.store import Results
+from grokking.store import Results, read_runs
 
 PUBLISHED = Path("figures/published")
 DOCUMENTS = ("README.md", "REPRODUCING.md")
@@ -39,7 +43,8 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
             raise BadInput(
                 f"{path} holds n = {before['n']} ({before['runs']} runs); refused to replace it with n = {drawing.n} ({runs} runs)"
             )
-    save(drawing, folder)
+    tables = {**drawing.tables, "runs": as_described(drawing.tables["runs"])}
+    save(replace(drawing, tables=tables), folder)
     steps = int(drawing.tables["runs"]["steps_trained"].sum())
     facts = {
         "figure": drawing.name,
@@ -60,6 +65,18 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
         (folder / f"{drawing.name}.md").write_text(
             drawing.markdown(drawing.tables.get("summary", drawing.tables[""])) + "\n"
         )
+
+
+def as_described(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs table without columns of settings that came later, where all runs have what they had before: so it stays as it was."""
+    known = [later(row) for row in runs.to_dict("records")]
+    same = [
+        name
+        for name in runs
+        if any(name in own for own in known)
+        and all(pd.isna(value) or own.get(str(name)) == value for value, own in zip(runs[name], known, strict=True))
+    ]
+    return runs.drop(columns=same)
 
 
 def verdicts(folder: Path = PUBLISHED) -> str:
@@ -87,11 +104,34 @@ def effort(folder: Path = PUBLISHED) -> str:
     )
 
 
+def spreads(folder: Path = PUBLISHED) -> str:
+    """How far apart in log steps the seeds of published settings lie: what the simulated studies should look like.
+
+    Of settings that censor it is not known, and the runs that do generalise lie too close.
+    """
+    found: dict[str, pd.Series] = {}
+    for path in sorted(folder.glob("*_runs.csv")):
+        runs = read_runs(path).sort_values("seed")
+        for _, own in runs.groupby(settings_in(runs), dropna=False):
+            first = own["run_id"].iloc[0]  # by which other tables know the setting, too
+            whole = (own["status"] == "generalized").all()
+            if whole and len(own) >= max(5, 1 + len(found.get(first, ()))):
+                found[first] = np.log(own["steps_to_generalize"].astype(float))
+    if not found:
+        return "No setting of which five seeds generalise is published yet."
+    low, lower, upper, high = np.quantile([steps.std() for steps in found.values()], [0, 0.25, 0.75, 1])
+    return (
+        f"The spread (standard deviation) of log steps between the seeds of one setting is {low:.2f} to {high:.2f} in what is published, "
+        f"in half of the {len(found)} settings {lower:.2f} to {upper:.2f} (those with at least five seeds, all of which generalise)."
+    )
+
+
 def rewrite_documents(root: Path = Path()) -> None:
     """Put every generated text into its places."""
     folder = root / PUBLISHED
     (folder / "verdicts.md").write_text(verdicts(folder) + "\n")
     (folder / "effort.md").write_text(effort(folder) + "\n")
+    (folder / "spreads.md").write_text(spreads(folder) + "\n")
     for name in DOCUMENTS:
         path = root / name
         path.write_text(filled(path.read_text(), folder))

@@ -124,17 +124,19 @@ def maximal(part: Part, readout: float) -> Factors:
     too, and its rate is 1 over what an update of rate 1 would change.
     """
     assert part.update is not None
-    lr = 1 / changed(part, readout)
-    gradient = gradient_entries(part, readout)
-    if part.update.geometry is Geometry.ENTRYWISE:
-        # Added to the gradient, decay must be as large beside it at every width; what is learned has entries like `lr`.
-        return Factors(
-            init=initial(part, readout) / part.spread,
-            lr=lr,
-            weight_decay=gradient / lr if part.update.coupled else 1 / lr,
-            eps=gradient,
-        )
-    return Factors(init=initial(part, readout) / part.spread, lr=lr, weight_decay=1 / lr)
+    lr, gradient = 1 / changed(part, readout), gradient_entries(part, readout)
+    # Where decay is a part of the gradient, it must be as large beside it at every width, and what is learned has entries like
+    # 1 over what they are multiplied by; elsewhere lr · weight_decay is the share that a step takes.
+    decay = gradient * forward(part, readout) if part.update.coupled else 1 / lr
+    entrywise = part.update.geometry is Geometry.ENTRYWISE
+    return Factors(
+        init=initial(part, readout) / part.spread, lr=lr, weight_decay=decay, eps=gradient if entrywise else 1.0
+    )
+
+
+def forward(part: Part, readout: float) -> float:
+    """By how much more a change of every entry, all in step, changes what the layer gives out (of the head: the scores)."""
+    return part.fan_in * (readout if part.role is Role.HEAD else 1.0)
 
 
 def initial(part: Part, readout: float) -> float:
@@ -154,21 +156,22 @@ def gradient_entries(part: Part, readout: float) -> float:
 def changed(part: Part, readout: float) -> float:
     """How much an update of rate 1 changes each number that the layer gives out (of the head: each score), over the base's.
 
-    Updates and what enters the layer go together, so their products add up: `fan_in` of them to fan_in times as much.
+    Updates and what enters the layer go together, so their products add up.
     """
-    forward = readout if part.role is Role.HEAD else 1.0
-    kind = part.update.geometry if part.update else None
-    if kind is Geometry.GRADIENT:
-        return forward * part.fan_in * gradient_entries(part, readout)
-    if kind is Geometry.ENTRYWISE:
-        return forward * part.fan_in
-    if kind is Geometry.RELATIVE:
-        return forward * part.fan_in * initial(part, readout)
-    return forward * _by_spectral_update(part)
+    assert part.update is not None
+    kind = part.update.geometry
+    if kind is Geometry.SPECTRAL:
+        return _by_spectral_update(part) * (readout if part.role is Role.HEAD else 1.0)
+    entries = {
+        Geometry.GRADIENT: gradient_entries(part, readout),
+        Geometry.ENTRYWISE: 1.0,
+        Geometry.RELATIVE: initial(part, readout),
+    }
+    return entries[kind] * forward(part, readout)
 
 
 def _by_spectral_update(part: Part) -> float:
-    """The same without `forward` for an update of known largest singular value, the others not far below it."""
+    """The same without `readout` for an update of known largest singular value, the others not far below it."""
     assert part.update is not None
     if len(part.shape) != 2:
         return 1.0

@@ -1,6 +1,7 @@
 import contextlib
 import functools
 import random
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -11,6 +12,12 @@ torch.set_num_threads(1)  # as the package's workers do; results then do not dep
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture
+def in_the_root(monkeypatch):
+    """For tests that name experiments and published tables as a reader does, from the root of the repository."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
 
 
 def global_generators():

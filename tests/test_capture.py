@@ -75,6 +75,8 @@ def test_steps_that_are_recorded_are_the_steps(optimizer):
         ({"name": "muon", "orthogonalize": "frobenius_norm"}, False),
         ({"name": "muon", "orthogonalize": "svd"}, True),
         ({"name": "muon", "orthogonalize": "spectral_norm"}, True),
+        ({"name": "egd"}, True),
+        ({"name": "egd", "matrices": "none"}, False),
         ({"name": "shampoo"}, True),
         ({"name": "soap"}, True),
         ({"name": "soap", "max_size": 0}, False),

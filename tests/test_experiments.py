@@ -13,7 +13,7 @@ from grokking.cli import command_line
 from grokking.errors import BadInput
 from grokking.experiment import open_experiment
 from grokking.plotting import Drawing, save
-from grokking.publish import PUBLISHED, effort, filled, publish_drawing, verdicts
+from grokking.publish import PUBLISHED, as_described, effort, filled, publish_drawing, spreads, verdicts
 from grokking.seeding import stream
 from grokking.store import Results
 from grokking.study import total_steps
@@ -30,12 +30,7 @@ FILES = [
 ]
 REPRODUCED = [*FILES[:2], "experiments/muon_vs_adamw.py"]
 
-pytestmark = pytest.mark.parses
-
-
-@pytest.fixture(autouse=True)
-def in_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = [pytest.mark.parses, pytest.mark.usefixtures("in_the_root")]
 
 
 def declared(path, scale):
@@ -123,17 +118,41 @@ def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document
     assert filled(text, PUBLISHED) == text
     assert (PUBLISHED / "verdicts.md").read_text() == verdicts() + "\n"
     assert (PUBLISHED / "effort.md").read_text() == effort() + "\n"
+    assert (PUBLISHED / "spreads.md").read_text() == spreads() + "\n"
     for path in FILES:
         name = Path(path).stem
-        module = open_experiment(path).draw.__globals__
         if not (PUBLISHED / f"{name}.md").exists():
             continue  # not published yet
         summary = PUBLISHED / f"{name}_summary.csv"
         if not (PUBLISHED / f"{name}.csv").exists():
             continue  # its sweep has not been run yet
         table = pd.read_csv(summary if summary.exists() else PUBLISHED / f"{name}.csv")
-        words = module.get("markdown") or module.get("comparison_table") or sys.modules[f"{name}_figure"].markdown
-        assert (PUBLISHED / f"{name}.md").read_text() == words(table) + "\n"
+        assert (PUBLISHED / f"{name}.md").read_text() == words_of(path)(table) + "\n"
+
+
+LAYERS = ("stated", "thresholds", "softmaxes", "optimizers", "models")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_words_of_each_layer_of_muon_against_adamw_are_those_of_its_table(layer):
+    table = PUBLISHED / f"muon_vs_adamw_{layer}.csv"
+    if not table.exists():
+        pytest.skip("its sweep has not been run yet")
+    import muon_vs_adamw_figure as figure
+
+    words = (figure.thresholds_markdown if layer == "thresholds" else figure.markdown)(pd.read_csv(table))
+    assert table.with_suffix(".md").read_text() == words + "\n"
+    assert words in (ROOT / "REPRODUCING.md").read_text()
+
+
+def words_of(path):
+    """What makes an experiment's table a text: its own function, or the one that it takes from another file."""
+    module = open_experiment(path).draw.__globals__
+    if path == "experiments/muon_vs_adamw.py":
+        import muon_vs_adamw_figure
+
+        return muon_vs_adamw_figure.markdown
+    return module["markdown"] if "markdown" in module else module["comparison_table"]
 
 
 def test_what_the_readme_says_of_the_heat_maps_is_in_their_table():
@@ -198,6 +217,12 @@ def test_what_is_said_of_searches_is_in_their_tables():
     whole = own["on_tuning_seeds"]
     assert halves["mod_add, p = 31", "TPE, rung"] < whole["mod_add, p = 31", "random"]
     assert table["n"].eq(20).all()
+    shares = []
+    for _, search in trials.groupby(["problem", "strategy"]):
+        best = [search_strategies._best_value(own, 40_000) for _, own in search.groupby("repeat")]
+        shares.append(100 * search_strategies.covered(np.array(best)))
+    said = f"covers {min(shares):.0f}–{max(shares):.0f} % where such searches are drawn again"
+    assert said in " ".join(re.findall(r">([^<>]*)</text>", (PUBLISHED / "search_strategies.svg").read_text()))
 
     found = pd.read_csv(PUBLISHED / "tuning_budget.csv")
     orders = [tuning_budget.ranking(found, k) for k in (1, 2, 4, 8, 16)]
@@ -214,6 +239,22 @@ def test_what_is_said_of_searches_is_in_their_tables():
     muon = runs[runs["optimizer.name"] == "muon"]
     assert (muon["status"] == "diverged").mean() == 1 / 8
     assert runs["seed"].min() >= 1000
+
+
+def test_what_drawing_searches_again_says_of_an_interval_is_what_scipy_says():
+    """Of two values, of which the rarer is drawn a binomial number of times: where it is not at all, the mean is missed."""
+    from scipy import stats
+    from search_strategies import HORIZON, covered
+
+    from grokking.survival import restricted_mean
+
+    values, inside = np.repeat([100.0, 400.0], [19, 1]), 0.0
+    for many in range(21):
+        drawn = np.repeat([100.0, 400.0], [20 - many, many])
+        found = restricted_mean(drawn, np.ones(20, bool), HORIZON)
+        inside += stats.binom.pmf(many, 20, 1 / 20) * (found.low <= values.mean() <= found.high)
+    assert covered(values) == pytest.approx(inside, abs=0.015)
+    assert inside < 0.93
 
 
 def test_bands_of_best_of_k_cover_about_nine_tenths_up_to_a_third_of_the_configurations():
@@ -371,6 +412,25 @@ def test_publishing_refuses_to_replace_a_larger_n(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text())["n"] == 10
 
 
+@pytest.mark.parametrize("other", ["another", "two"])  # before and after
+def test_spreads_are_those_of_whole_settings_each_counted_once(tmp_path, other):
+    """By hand: a setting of 5 and, in another table, 6 seeds; one of 5; one that censors; one of 4 seeds."""
+
+    def runs(rate, spread, seeds, censored=False):
+        steps = [round(1000 * np.exp(spread * at)) for at in range(seeds)]
+        table = pd.DataFrame({"optimizer.lr": rate, "seed": range(seeds), "steps_to_generalize": steps, "steps": 9000})
+        status = ["censored" if censored and not at else "generalized" for at in range(seeds)]
+        return table.assign(run_id=[f"{rate}-{at}" for at in range(seeds)], status=status)
+
+    one = [runs(0.1, 0.1, 5), runs(0.3, 0.3, 5), runs(0.5, 0.5, 5, censored=True), runs(0.7, 0.7, 4)]
+    pd.concat(one).to_csv(tmp_path / "one_runs.csv", index=False)
+    runs(0.1, 0.1, 6).to_csv(tmp_path / f"{other}_runs.csv", index=False)
+    six, five = 0.1 * np.std(range(6), ddof=1), 0.3 * np.std(range(5), ddof=1)
+    text = spreads(tmp_path)
+    assert f"is {six:.2f} to {five:.2f} in what is published" in text
+    assert f"of the 2 settings {six + (five - six) / 4:.2f} to {five - (five - six) / 4:.2f} (" in text
+
+
 def test_a_figure_leaves_the_same_svg_twice(tmp_path):
     from matplotlib.figure import Figure
 
@@ -429,3 +489,17 @@ def test_six_in_a_row_are_six_and_a_recipe_that_never_memorises_is_drawn(tmp_pat
     save(drawing, tmp_path)
     assert drawing.tables[""]["generalized"].tolist() == [1, 0]
     assert "| – |" in drawing.markdown(drawing.tables[""])
+
+
+def test_a_runs_table_leaves_out_later_settings_that_all_runs_have_as_before():
+    runs = pd.DataFrame(
+        {
+            "optimizer.name": ["adamw", "sgd"],
+            "optimizer.bias_correction": [True, None],  # of AdamW, later
+            "prompt": "expression",  # of all, later
+            "label_noise": [0.0, 0.1],  # later, and in use
+            "steps": 10,
+        }
+    )
+    assert list(as_described(runs)) == ["optimizer.name", "label_noise", "steps"]
+    assert "optimizer.bias_correction" in as_described(runs.assign(**{"optimizer.bias_correction": [False, None]}))

@@ -19,12 +19,7 @@ from grokking.survival import holm
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 METRICS = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
-pytestmark = pytest.mark.parses
-
-
-@pytest.fixture(autouse=True)
-def in_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = [pytest.mark.parses, pytest.mark.usefixtures("in_the_root")]
 
 
 def trials(space, values, spent=10_000):
@@ -187,6 +182,29 @@ def test_what_reproducing_says_of_the_tuned_layer_is_in_its_table():
     pooled = pd.read_csv("figures/published/muon_vs_adamw_pooled.csv").iloc[0]
     means = f"{pooled['first']:.0f} epochs for AdamW and {pooled['second']:.0f} for Muon (p = {pooled['p']:.2g}, {pooled['dropped']} runs dropped)"
     assert means in text
+
+
+def test_what_reproducing_says_of_the_stated_layer_is_in_its_table():
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    stated = pd.read_csv("figures/published/muon_vs_adamw_stated.csv").set_index(["reading", "task"])["ratio"]
+    tuned = pd.read_csv("figures/published/muon_vs_adamw.csv").set_index("task")["ratio"]
+    one, other = (stated[reading, "all"] for reading in ("same decay a step", "same decay"))
+    assert f"is {one:.2f} times at stated numbers, {other:.2f} in the other reading, {tuned['all']:.2f} tuned" in text
+    assert f"from {stated['same decay', 'mod_sub']:.0f} times to {tuned['mod_sub']:.1f} on x − y" in text
+    p = pd.read_csv("figures/published/muon_vs_adamw_stated_pooled.csv").set_index("reading")["p"]
+    assert f"sees nothing in either reading (p = {p['same decay a step']:.2g} and {p['same decay']:.2g})" in text
+
+
+def test_what_reproducing_says_of_thresholds_is_in_their_table():
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    table = pd.read_csv("figures/published/muon_vs_adamw_thresholds.csv").set_index(["task", "threshold"])
+    every = table.loc["all"]["ratio"]
+    assert f"is {every[0.9]:.2f} times at 90 % and {every[1.0]:.2f} at 100 %" in text
+    low, high = table.loc[("mod_sub", 1.0), ["ratio_low", "ratio_high"]]
+    assert low < 1 < high
+    assert "on x − y it is gone at 100 %" in text
+    assert tuple(table.loc[("gcd", 0.99), ["first_events", "second_events"]]) == (2, 0)
+    assert "on gcd at 99 %, which two of AdamW's runs reach and none of Muon's" in text
 
 
 def test_captions_hold_no_code(at_stated_numbers):

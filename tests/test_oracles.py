@@ -205,7 +205,7 @@ def test_the_rule_is_its_twin(monkeypatch, name, static, numbers, twin):
 
 
 def test_every_rule_has_an_oracle_in_this_file():
-    elsewhere = {"sign_sgd", "muon", "shampoo", "soap"}
+    elsewhere = {"sign_sgd", "muon", "egd", "shampoo", "soap"}
     ours = {name for name in optimizers if optimizers[name].make.__module__.startswith("grokking.")}
     assert ours == set(TWINS) | elsewhere
 
@@ -391,6 +391,73 @@ def test_torchs_muon_collapses_where_gradients_are_tiny_and_ours_does_not(shape)
     assert tiny[0] < 0.5
     assert tiny[1] == pytest.approx(usual[1], rel=1e-4)
     assert norms(1e-11)[0] < 0.01
+
+
+# --- egd --------------------------------------------------------------------------------------------------------------
+
+
+class Egalitarian(torch.optim.Optimizer):
+    """EGD as its authors' code has it (mod_add.py), by NumPy: U max(S, eps)⁻¹ Uᵀ G on one parameter, or plain SGD."""
+
+    def __init__(self, params, lr, weight_decay, eps, equalizes):
+        super().__init__(params, dict(lr=lr, weight_decay=weight_decay, eps=eps, equalizes=equalizes))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                g = p.grad + group["weight_decay"] * p
+                if group["equalizes"]:
+                    u, s, _ = np.linalg.svd(g.numpy(), full_matrices=False)
+                    g = torch.from_numpy(u / np.maximum(s, group["eps"]) @ u.T) @ g
+                p.sub_(group["lr"] * g)
+
+
+@pytest.mark.parametrize(
+    ("matrices", "roles"),
+    [
+        ("embedding", {Role.EMBEDDING}),
+        ("hidden", {Role.HIDDEN}),
+        ("all", {Role.HIDDEN, Role.EMBEDDING, Role.HEAD}),
+        ("none", set()),
+    ],
+)
+def test_egd_is_its_authors_on_the_matrices_that_it_is_told_to_and_sgd_on_the_rest(matrices, roles):
+    numbers = [dict(lr=0.02, weight_decay=1e-2, eps=1e-6), dict(lr=0.05, weight_decay=1e-3, eps=1e-2)]
+
+    def twin(h):
+        def make(model):
+            role = {name: law.role for name, law in declarations(model).items()}
+            return [
+                Egalitarian([p], h["lr"], h["weight_decay"] if p.dim() == 2 else 0.0, h["eps"], role[name] in roles)
+                for name, p in model.named_parameters()
+            ]
+
+        return make
+
+    arms = [arm("egd", matrices=matrices, **h) for h in numbers]
+    assert worst_difference(arms, [twin(h) for h in numbers]) <= 1e-9
+
+
+def egd_step(g, role=Role.EMBEDDING, **numbers):
+    """What one step of rate 1 takes from weights 0."""
+    h = {**optimizers["egd"].defaults, "lr": 1.0, **numbers}
+    h = Numbers({k: torch.tensor(v, dtype=torch.float64) if type(v) is float else v for k, v in h.items()})
+    return -optimizers["egd"].make(torch.zeros_like(g), g, State(), h, role)[0]
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9)])
+def test_egd_makes_singular_values_one_and_those_below_eps_a_share_of_it(shape):
+    u, _, v = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
+    g = torch.from_numpy(u * [3.0, 1e-2, 1e-6, 0.0] @ v)
+    for eps, expected in ((1e-5, [1, 1, 0.1, 0]), (1e-8, [1, 1, 1, 0])):
+        step = egd_step(g, eps=eps).numpy()
+        assert np.abs(u.T @ step @ v.T - np.diag(expected)).max() <= 1e-7
+
+
+def test_egd_of_no_gradient_is_no_step_and_of_one_that_is_not_finite_is_nan():
+    assert not egd_step(torch.zeros(3, 5)).any()
+    assert egd_step(torch.tensor([[1.0, torch.inf], [0.0, 1.0]])).isnan().all()
 
 
 # --- preconditioned ---------------------------------------------------------------------------------------------------

@@ -129,13 +129,26 @@ def test_attention_alone_has_no_feed_forward_and_presets_are_transformers():
         ({}, set()),
     ],
 )
-def test_biases_are_where_they_are_wanted(options, expected):
+def test_biases_of_a_transformer_are_where_they_are_wanted(options, expected):
     made = models["transformer"].make(TABLE, width=8, heads=2, norm="layernorm", **options)
     names = [name for name, _ in made.named_parameters() if name.endswith("bias")]
     kinds = {
         ("norm" if "norm" in n else "mlp" if ".mlp." in n else "head" if "head" in n else "attention") for n in names
     }
     assert kinds == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"bias": True}, {"first.bias", "hidden.0.bias", "head.bias"}),
+        ({"bias": True, "biased": "hidden"}, {"first.bias", "hidden.0.bias"}),
+        ({}, set()),
+    ],
+)
+def test_biases_of_a_perceptron_are_where_they_are_wanted(options, expected):
+    made = models["mlp"].make(TABLE, width=8, **options)
+    assert {name for name, _ in made.named_parameters() if name.endswith("bias")} == expected
 
 
 @pytest.mark.parametrize("inputs", ["one_hot", "concatenated"])
@@ -177,6 +190,7 @@ def test_scores_for_the_whole_vocabulary_and_another_base_of_rope():
     [
         ({"model.name": "mlp", "model.inputs": "bits"}, "inputs = 'bits'; allowed: one_hot, summed, concatenated"),
         ({"model.name": "mlp", "model.activation": "swiglu"}, "activation = 'swiglu'; allowed: relu"),
+        ({"model.name": "mlp", "model.biased": "blocks"}, "biased = 'blocks'; allowed: all, hidden"),
         ({"model.name": "mlp", "model.depth": 0}, "depth = 0; allowed: integers from 1 on"),
         ({"model.name": "lstm", "model.width": 0}, "width = 0; allowed: integers from 1 on"),
         ({"model.attention_softmax": "argmax"}, "attention_softmax = 'argmax'; allowed: softmax, stablemax, sparsemax"),

@@ -15,12 +15,7 @@ ROOT = Path(__file__).parent.parent
 FILE = "experiments/power2022.py"
 sys.path.insert(0, str(ROOT / "experiments"))
 
-pytestmark = pytest.mark.parses
-
-
-@pytest.fixture(autouse=True)
-def in_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = [pytest.mark.parses, pytest.mark.usefixtures("in_the_root")]
 
 
 def law(row, steps):

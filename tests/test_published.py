@@ -1,5 +1,6 @@
 """The table of claims: every row from committed tables, and what it says of made-up ones."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -34,6 +35,27 @@ def test_a_claim_without_its_tables_is_not_run(tmp_path):
     rows = claims_table(Tables(tmp_path)).splitlines()[2:]
     assert len(rows) == len(CLAIMS)
     assert all("| – | not run |" in row for row in rows)
+
+
+def test_a_claim_without_its_line_is_not_run_and_the_others_are(tmp_path):
+    table = pd.read_csv(FOLDER / "recipes.csv")
+    table[table["recipe"] == "wang2026"].to_csv(tmp_path / "recipes.csv")
+    rows = [row for row in claims_table(Tables(tmp_path)).splitlines() if "experiments/recipes.py" in row]
+    assert ["| – | not run |" in row for row in rows] == ["| Muon 1,750" not in row for row in rows]
+    assert len(rows) > 1
+
+
+def test_a_claim_that_a_figure_answers_has_the_figures_words(tmp_path):
+    (tmp_path / "stability.csv").write_text("arm\n")
+    (tmp_path / "stability.json").write_text(json.dumps({"ours": "4 of 10 stay", "verdict": "not consistent"}))
+    (row,) = [row for row in claims_table(Tables(tmp_path)).splitlines() if "experiments/stability.py" in row]
+    assert "| 4 of 10 stay | not reproduced |" in row
+
+
+def test_a_line_that_is_there_twice_is_an_error_not_a_claim_that_was_not_run(tmp_path):
+    pd.DataFrame({"recipe": ["wang2026"] * 2}).to_csv(tmp_path / "recipes.csv")
+    with pytest.raises(ValueError, match="too many values"):
+        claims_table(Tables(tmp_path))
 
 
 def comparison(folder, tuned, stated, n=30):
@@ -84,6 +106,17 @@ def test_epochs_and_shares_follow_from_the_ratios(tmp_path):
 def test_the_answer_is_three_sentences_of_numbers_from_the_tables(tmp_path):
     words = answer(comparison(tmp_path, (1.25, 1.2, 1.3), (2.0, 1.9, 2.1)))
     assert words.count(". ") == 2
-    assert "ahead on 2 of 2 tasks: AdamW takes 1.25 [1.20, 1.30] times its steps" in words
-    assert "2.2 times the arithmetic, so by operations AdamW takes 0.57 times" in words
+    assert words.startswith(
+        "In steps, yes: tuned alike, Muon is ahead on 2 of 2 tasks, and AdamW takes 1.25 [1.20, 1.30] times as many steps"
+    )
+    assert (
+        "In arithmetic, no: a step of Muon takes 2.2 times as much, so AdamW takes 0.57 [0.55, 0.59] times the operations"
+        in words
+    )
     assert "At stated numbers, untuned, it is 2.00 [1.90, 2.10] times" in words
+
+
+def test_the_answer_turns_with_the_intervals(tmp_path):
+    words = answer(comparison(tmp_path, (0.8, 0.7, 0.9), (2.0, 1.9, 2.1)))
+    assert words.startswith("In steps, no: tuned alike, Muon is ahead on 0 of 2 tasks")
+    assert answer(comparison(tmp_path, (1.2, 0.9, 1.6), (2.0, 1.9, 2.1))).startswith("In steps, neither is ahead")

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from grokking.cli import command_line
+from grokking.engine.cohort import start
+from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.recipes import RECIPES, of_recipe, recipe
 from grokking.runs import run_spec
@@ -27,6 +29,8 @@ COUNTED = {  # by the paper, or from the shapes in its code
     "grokfast2024": 422_784 - 128,  # main.py prints the first; without its fifth position
     "prieto2025": 226 * 200 + 200**2 + 200 * 113,
     "tveit2025": 550_272,  # stockeh/mlx-grokking
+    "egd2025": 2 * 97 * 512 + 512 + 512 * 97,
+    "egd2025_sgd": 2 * 97 * 512 + 512 + 512 * 97,
     "janati2026": 226_048,  # the paper
     "chou2025": 113 * 50 + 100 * 200 + 200**2 + 200 * 113,
 }
@@ -49,6 +53,7 @@ STARTS = {  # standard deviations of initial weights in the sources' code
     "grokfast2024": {"position_embedding.weight": 1.0, "blocks.1.mlp.down.weight": (3 * 512) ** -0.5},
     "prieto2025": {"first.weight": (3 * 226) ** -0.5, "hidden.0.weight": (3 * 200) ** -0.5},
     "tveit2025": {"embedding.weight": 1.0, "blocks.0.attention.query.weight": (3 * 128) ** -0.5},
+    "egd2025": {"first.weight": (2 / 194) ** 0.5, "first.bias": 0.0, "head.weight": (2 / 512) ** 0.5},
     "janati2026": {"embedding.weight": 1.0, "head.weight": (3 * 128) ** -0.5},
     "chou2025": {"first.embedding.weight": 1.0, "hidden.0.weight": (3 * 100) ** -0.5},
 }
@@ -65,6 +70,33 @@ def test_wangs_model_costs_what_the_paper_counts():
     examples = 3_763  # 40 % of 97²
     for operations, steps in ((3.62e13, 2388), (3.60e13, 2372), (4.69e13, 3088)):
         assert 6 * 3 * examples * parameters("wang2026") == pytest.approx(operations / steps, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["egd2025", "egd2025_sgd"])
+def test_the_recipes_of_egalitarian_gradient_descent_take_the_steps_of_its_authors_code(name):
+    """Forward, loss with its decay, and update of main-results/mod_add.py, in float64."""
+    spec = run_spec({**recipe(name).settings, "task.p": 11, "batch_size": 40, "model.width": 16}, 0)
+    cpu = torch.device("cpu")
+    trainer, cohort = Trainer(spec.setting, cpu), start([spec], cpu, dtype=torch.float64)
+    theirs = [cohort.weights[key][0].clone() for key in ("first.weight", "first.bias", "head.weight")]
+    theirs[2] = theirs[2].T
+    for _ in range(5):
+        rows = trainer.data.batch(cohort)
+        x, y = trainer.data.tokens[rows[0]], trainer.data.labels[rows[0]]
+        first, last = (at for at, place in enumerate(spec.setting.table().positions) if place.operand is not None)
+        codes = torch.cat([F.one_hot(x[:, first], 11), F.one_hot(x[:, last], 11)], 1).double()
+        w1, b1, w2 = theirs = [w.detach().requires_grad_() for w in theirs]
+        decay = 0.5 * 1e-4 * ((w1**2).sum() + (w2**2).sum())
+        loss = F.cross_entropy((codes @ w1 + b1).relu() @ w2, y) + decay
+        grads = list(torch.autograd.grad(loss, theirs))
+        if name == "egd2025":
+            u, s, _ = torch.linalg.svd(grads[0], full_matrices=False)
+            grads[0] = (u / s.clamp_min(1e-6)) @ u.T @ grads[0]
+        theirs = [w.detach() - 0.7 * g for w, g in zip(theirs, grads, strict=True)]
+        trainer.advance(cohort)
+    for key, w in zip(("first.weight", "first.bias"), theirs, strict=False):
+        torch.testing.assert_close(cohort.weights[key][0], w, rtol=0, atol=1e-9)
+    torch.testing.assert_close(cohort.weights["head.weight"][0], theirs[2].T, rtol=0, atol=1e-9)
 
 
 def test_gromovs_recipe_takes_the_steps_of_his_parametrisation():
@@ -94,7 +126,17 @@ def test_gromovs_recipe_takes_the_steps_of_his_parametrisation():
 def test_the_recipes_are_those_of_the_papers_and_each_says_what_it_is():
     assert set(RECIPES) == {
         *("power2022", "power2022_fig1", "nanda2023", "gromov2023", "omnigrok2023", "grokfast2024", "prieto2025"),
-        *("tveit2025", "wang2026", "janati2026", "chou2025", "cesista2025", "lipschitz2025"),
+        *(
+            "egd2025",
+            "egd2025_sgd",
+            "tveit2025",
+            "wang2026",
+            "wang2026_adamw",
+            "janati2026",
+            "chou2025",
+            "cesista2025",
+            "lipschitz2025",
+        ),
     }
     for name, own in RECIPES.items():
         assert own.source

@@ -411,6 +411,52 @@ def test_which_intervals_miss_from_30_seeds_on_is_known(experiment):
     assert found["ratio over 7 tasks"] > 0.9
 
 
+def test_what_is_said_of_coverage_is_in_its_table():
+    """The sentences above the table, in their order."""
+    text = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    own = {name: lines for name, lines in TABLE.groupby("name")}
+
+    def misses(name):
+        """Beyond what chance does in so many simulated studies."""
+        return own[name][own[name]["share"] + 2 * own[name]["error"] < 0.93]
+
+    assert f"Simulated are {covering.SIGMAS[0]}, {covering.SIGMAS[1]} and {covering.SIGMAS[2]}." in text
+    assert "**Means and ratios** do as they say from ten seeds on, in every scenario." in text
+    for name in ("mean", "ratio"):
+        assert own[name].loc[own[name]["n"] >= 10, "share"].between(0.93, 0.97).all()
+    assert "At five seeds, half of whose runs are censored, believe no interval of a mean." in text
+    assert set(zip(misses("mean")["n"], misses("mean")["censored"], strict=True)) == {(5, 0.5)}
+    assert misses("mean")["share"].min() < 0.85
+
+    assert "**The median's** interval is too wide rather than too narrow" in text
+    assert misses("median").empty
+    assert (own["median"]["share"] > 0.97).sum() > len(own["median"]) / 2
+    half = own["median"].query("n == 10 and censored == 0.5")["share"]
+    assert (
+        f"With ten seeds, half of whose runs are censored, it covers {100 * half.min():.0f} to {100 * half.max():.0f} %."
+        in text
+    )
+    assert (own["median"].drop(half.index)["share"] >= 0.93).all()
+
+    assert (
+        "(correlation 0.9) and a fifth of the runs are censored; with five or ten seeds also where half of them" in text
+    )
+    tasks = misses("ratio over 7 tasks")
+    assert set(zip(tasks["censored"], tasks["correlation"], strict=True)) == {(0.2, 0.9), (0.5, 0.9)}
+    assert set(tasks.loc[tasks["censored"] == 0.5, "n"]) == {5, 10}
+
+    assert "**Who is earlier**: as often as it says, and more often where an arm nearly always is" in text
+    assert misses("earlier").empty
+    assert misses("earlier, ratio 1.5").empty
+    assert own["earlier"].loc[own["earlier"]["n"] >= 30, "share"].max() <= 0.97
+    assert own["earlier, ratio 1.5"]["share"].max() == 1
+
+    assert "**Five seeds** cannot reject anything." in text
+    rejected = TABLE[(TABLE["kind"] == "test") & (TABLE["n"] == 5)]
+    assert set(rejected["name"]) == set(covering.TESTS)
+    assert (rejected["share"] == 0).all()
+
+
 def test_what_is_outside_is_named(experiment):
     good = {"kind": "interval", "name": "x", "n": 30, "sigma": 0.2, "censored": 0.2, "correlation": 0.5}
     good |= {"share": 0.95, "error": 0.005, "studies": 2000, "printed": 1.0}

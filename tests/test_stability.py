@@ -19,12 +19,7 @@ ROOT = Path(__file__).parent.parent
 FILE = "experiments/stability.py"
 sys.path.insert(0, str(ROOT / "experiments"))
 
-pytestmark = pytest.mark.parses
-
-
-@pytest.fixture(autouse=True)
-def in_the_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = [pytest.mark.parses, pytest.mark.usefixtures("in_the_root")]
 
 
 def by_hand(curve, threshold, first):

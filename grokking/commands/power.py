@@ -55,7 +55,7 @@ def power(
         runs: a runs table, such as figures/published/optimizers_runs.csv, or a folder of results; what the first arm is fitted to.
         arm: which of these runs are the first arm: an optimizer, or settings such as optimizer.lr=0.003, or both.
         against: which are the other arm, whose own spread is then used, and the correlation of both over their seeds.
-        sigma: standard deviation of the natural logarithm of steps between seeds; 0.2 where nothing is fitted (published: 0.04 to 0.56).
+        sigma: standard deviation of the natural logarithm of steps between seeds; 0.2 where nothing is fitted (REPRODUCING.md says what it is in published runs).
         censored: share of the slower arm's runs that do not generalise within the budget; 0 where nothing is fitted.
         correlation: of the log steps of both arms of a seed; 0 where nothing is fitted.
         power: share of the studies that should see it.

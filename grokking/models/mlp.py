@@ -11,6 +11,7 @@ from grokking.models.parts import ACTIVATIONS, Dropout, Embedding, Linear, Multi
 from grokking.roles import Declaring, Role
 from grokking.tasks import Position, Table
 
+BIASED = ("all", "hidden")
 INPUTS = ("one_hot", "summed", "concatenated")
 ELEMENTWISE = tuple(name for name in ACTIVATIONS if name != "swiglu")
 
@@ -24,16 +25,20 @@ def mlp(
     embedding: int = 128,
     activation: str = "relu",
     bias: bool = False,
+    biased: str = "all",
     dropout: float = 0.0,
 ) -> nn.Module:
     """Multilayer perceptron of the operands; tokens that are the same in every example are not read.
 
     `inputs`: "one_hot" codes of the operands side by side, into the first of `depth` hidden layers of `width`; or
     `embedding` numbers for each token, "summed" over the operands or "concatenated".
+    `bias`: whether there are biases, and `biased` where: in all layers, or in "hidden" ones (all but the head).
     `activation`: "quadratic" x² with one hidden layer and inputs one-hot is the network of Gromov 2023 (arXiv 2301.02679).
     """
     if inputs not in INPUTS:
         raise BadInput(f"model.inputs = {inputs!r}; allowed: {', '.join(INPUTS)}")
+    if biased not in BIASED:
+        raise BadInput(f"model.biased = {biased!r}; allowed: {', '.join(BIASED)}")
     if activation not in ELEMENTWISE:
         raise BadInput(f"model.activation = {activation!r}; allowed: {', '.join(ELEMENTWISE)}")
     for option, value in {"depth": depth, "width": width, "embedding": embedding}.items():
@@ -41,7 +46,7 @@ def mlp(
             raise BadInput(f"model.{option} = {value}; allowed: integers from 1 on")
     if not 0 <= dropout < 1:
         raise BadInput(f"model.dropout = {dropout}; allowed: 0 up to, but not including, 1")
-    return MLP(table, depth, width, inputs, embedding, activation, bias, dropout)
+    return MLP(table, depth, width, inputs, embedding, activation, bias, biased, dropout)
 
 
 class OneHot(Declaring):
@@ -95,6 +100,7 @@ class MLP(nn.Module):
         embedding: int,
         activation: str,
         bias: bool,
+        biased: str,
         dropout: float,
     ) -> None:
         super().__init__()
@@ -111,7 +117,7 @@ class MLP(nn.Module):
         self.hidden = nn.ModuleList(Linear(a, b, bias) for a, b in itertools.pairwise(widths))
         self.dropouts = nn.ModuleList(Dropout(dropout, site) for site in range(depth))
         self.multiplier = Multiplier("readout", width)
-        self.head = Linear(width, table.classes, bias, role=Role.HEAD)
+        self.head = Linear(width, table.classes, bias and biased == "all", role=Role.HEAD)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[example, position] → [example, class]."""

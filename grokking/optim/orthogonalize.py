@@ -91,6 +91,12 @@ def polar(g: Tensor) -> Tensor:
     return _nan_unless_finite(g, (u * there) @ v)
 
 
+def equalized(g: Tensor, eps: Tensor) -> Tensor:
+    """U min(S / eps, 1) Vᵀ of G = U S Vᵀ [out, in]: every singular value is 1, but of those below `eps`, which stay small."""
+    u, s, v = torch.linalg.svd(finite_or_zero(g), full_matrices=False)
+    return _nan_unless_finite(g, (u * (s / eps).clamp_max(1.0)) @ v)
+
+
 def over_spectral_norm(g: Tensor) -> Tensor:
     """G [out, in] divided by its largest singular value: the direction of the gradient at the size of an orthogonal step."""
     x = normalized(g)

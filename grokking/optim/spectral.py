@@ -7,9 +7,16 @@ from typing import TypeVar
 from torch import Tensor
 
 from grokking.errors import BadInput
-from grokking.optim import ENTRYWISE, Numbers, Slots, State, optimizer, zeros
+from grokking.optim import ENTRYWISE, GRADIENT, Numbers, Slots, State, optimizer, zeros
 from grokking.optim.adaptive import adamw
-from grokking.optim.orthogonalize import coefficients, newton_schulz, normalized, over_spectral_norm, polar
+from grokking.optim.orthogonalize import (
+    coefficients,
+    equalized,
+    newton_schulz,
+    normalized,
+    over_spectral_norm,
+    polar,
+)
 from grokking.registry import Scalar
 from grokking.roles import Geometry, Role, Update
 
@@ -19,6 +26,7 @@ MATRICES = {  # whose parameters get orthogonal updates; AdamW has the rest
     "hidden+head": {Role.HIDDEN, Role.HEAD},
     "all": {Role.HIDDEN, Role.EMBEDDING, Role.HEAD},
 }
+EQUALIZED = {"none": set(), "embedding": {Role.EMBEDDING}, **MATRICES}  # the same of egd; SGD has the rest
 NEWTON_SCHULZ = ("jordan", "you5", "you6", "polar_express")
 EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "svd": polar,
@@ -80,6 +88,28 @@ def muon(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple
     update = h.momentum * momentum + kept * grad if h.nesterov else momentum
     step = h.lr * shape_factor(h.scale, *w.shape)
     return w * (1 - h.lr * h.weight_decay) - step * orthogonalized(update, h), state(momentum=momentum)
+
+
+def _egd_update(role: Role, options: Mapping[str, Scalar]) -> Update:
+    return Update(Geometry.SPECTRAL, coupled=True) if role in among(EQUALIZED, "matrices", options) else GRADIENT
+
+
+@optimizer(lr=0.7, weight_decay=1e-3, eps=1e-6, matrices="embedding", update=_egd_update)
+def egd(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """Egalitarian gradient descent: every singular value of a matrix's gradient becomes 1; plain SGD on everything else.
+
+    w ← w - lr · U min(S / eps, 1) Vᵀ   (elsewhere w ← w - lr · g);   g = grad + weight_decay · w = U S Vᵀ
+
+    Decay: coupled L2, on matrices alone (1e-4 in the paper; the default is that of `sgd`).
+    There is no momentum: it is Muon's direction, exactly, of the last gradient.
+    `eps`: singular values below it count for less, so that what is 0 but for rounding stays out.
+    `matrices`: "embedding" alone, which in a perceptron on one-hot codes is the first layer, as in the paper; "hidden",
+    "hidden+embedding", "hidden+head", "all"; or "none", which is SGD with the same decay.
+    Source: Saheb Pasand & Dohmatob 2025, arXiv 2510.04930
+    """
+    g = grad + h.weight_decay * w if role in MATRICES["all"] else grad
+    direction = equalized(g, h.eps) if role in among(EQUALIZED, "matrices", h) else g
+    return w - h.lr * direction, state
 
 
 def orthogonalized(update: Tensor, h: Numbers) -> Tensor:
