@@ -106,7 +106,7 @@ def outputs(trainer: Trainer, weights: Tensors, tokens: Tensor) -> Tensors:
     handles = [module.register_forward_hook(keep(name)) for name, module in layers.items()]
     try:
         constants = {name: value.expand(len(tokens), *value.shape) for name, value in trainer.constants.items()}
-        return vmap(run)({**constants, **weights}, tokens)  # type: ignore[no-any-return]
+        return vmap(run)({**constants, **weights}, tokens)
     finally:
         for handle in handles:
             handle.remove()

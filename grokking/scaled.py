@@ -19,10 +19,12 @@ def parts(model: nn.Module, narrow: nn.Module, spread: Spread, update: Callable[
     own, before = declarations(model), declarations(narrow)
     shapes = {name: tuple(w.shape) for name, w in model.named_parameters()}
     bases = {name: tuple(w.shape) for name, w in narrow.named_parameters()}
-    (entering, entering_base), scores = (_entering(m) for m in (model, narrow)), (_channels(m) for m in (model, narrow))
-    width = entering / entering_base
-    places = {Place.READOUT: (entering, entering_base), Place.SCORES: tuple(scores)}
-    found = {place.value: Part(place, (channels,), (base,), width) for place, (channels, base) in places.items()}
+    entering, scores = ([count(m) for m in (model, narrow)] for count in (_entering, _channels))
+    width, tied = entering[0] / entering[1], not any(law.role is Role.HEAD for law in own.values())
+    found = {
+        place.value: Part(place, (channels,), (base,), width, tied=tied)
+        for place, (channels, base) in ((Place.READOUT, entering), (Place.SCORES, scores))
+    }
     for name, law in own.items():
         grown, start = spread(law, shapes[name]), spread(before[name], bases[name])
         ratio = grown / start if start else 1.0

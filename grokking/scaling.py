@@ -33,6 +33,9 @@ class Part:
     width: float  # numbers that enter the head, over those of the base
     spread: float = 1.0  # root mean square of its initial values, over that of the base, by the law of `init.name`
     update: Update | None = None
+    tied: bool = (
+        False  # of the place before the head: whether the head is the embedding, and so no parameter of its own
+    )
 
     @property
     def fan_out(self) -> float:
@@ -102,11 +105,14 @@ def mup(part: Part, base_width: int = 64) -> Factors:
 def spectral(part: Part, base_width: int = 64) -> Factors:
     """The same without a multiplier before the head: weights and updates of [out, in] have singular values like √(out/in).
 
+    Before a tied head it stays, as an embedding cannot be as small as a head must be.
     Source: Yang, Simon & Bernstein 2023, arXiv 2310.17813
     """
     if part.role is Place.SCORES:
         return Factors(forward=part.fan_out**-0.5)
-    return maximal(part, readout=1.0) if isinstance(part.role, Role) else Factors()
+    if part.role is Place.READOUT:
+        return Factors(forward=1 / part.width if part.tied else 1.0)
+    return maximal(part, readout=1.0)
 
 
 def check_factors(factors: Mapping[str, Factors]) -> None:
@@ -127,14 +133,14 @@ def maximal(part: Part, readout: float) -> Factors:
     lr, gradient = 1 / changed(part, readout), gradient_entries(part, readout)
     # Where decay is a part of the gradient, it must be as large beside it at every width, and what is learned has entries like
     # 1 over what they are multiplied by; elsewhere lr · weight_decay is the share that a step takes.
-    decay = gradient * forward(part, readout) if part.update.coupled else 1 / lr
+    decay = gradient * reach(part, readout) if part.update.coupled else 1 / lr
     entrywise = part.update.geometry is Geometry.ENTRYWISE
     return Factors(
         init=initial(part, readout) / part.spread, lr=lr, weight_decay=decay, eps=gradient if entrywise else 1.0
     )
 
 
-def forward(part: Part, readout: float) -> float:
+def reach(part: Part, readout: float) -> float:
     """By how much more a change of every entry, all in step, changes what the layer gives out (of the head: the scores)."""
     return part.fan_in * (readout if part.role is Role.HEAD else 1.0)
 
@@ -167,7 +173,7 @@ def changed(part: Part, readout: float) -> float:
         Geometry.ENTRYWISE: 1.0,
         Geometry.RELATIVE: initial(part, readout),
     }
-    return entries[kind] * forward(part, readout)
+    return entries[kind] * reach(part, readout)
 
 
 def _by_spectral_update(part: Part) -> float:

@@ -6,21 +6,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from grokking.commands.arguments import Imports
+from grokking.commands.arguments import Imports, Set, told
 
 if TYPE_CHECKING:
-    from grokking.registry import Entry
+    from grokking.registry import Entry, Settings
 
 
 def list_(
     kind: Annotated[
-        Literal["tasks", "optimizers", "transforms", "models", "losses", "schedules", "inits", "recipes"],
+        Literal["tasks", "optimizers", "transforms", "models", "losses", "schedules", "inits", "recipes", "scaling"],
         tyro.conf.Positional,
     ],
     name: Annotated[str, tyro.conf.Positional] = "",
     /,
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False,
     imports: Imports = (),
+    model: str = "transformer",
+    optimizer: str = "adamw",
+    width: int = 1024,
+    base: int = 64,
+    set: Set = (),
 ) -> int:
     """Name, one line, formula, numbers with defaults and source of everything of one kind; all that is said of one thing.
 
@@ -29,6 +34,11 @@ def list_(
         name: of one of them, such as muon: what each of its options means, too.
         verbose: of each task, show three examples, too; of each recipe, all that is said of it.
         imports: modules of your own to load first.
+        model: of scaling: of this model, the factors of every parameter.
+        optimizer: of scaling: with this optimizer.
+        width: of scaling: at this model.width.
+        base: of scaling: and this base width, at which all factors are 1.
+        set: of scaling: other settings, such as optimizer.matrices=all or model.bias=true.
     """
     from grokking.extensions import import_extensions
     from grokking.optim.transforms import transforms
@@ -38,26 +48,50 @@ def list_(
     if kind == "recipes":
         print(_recipes(name, verbose))
         return 0
-    registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind + "s", r.kind + "es"))
+    registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind, r.kind + "s", r.kind + "es"))
     if name:
         entry = registry[name]
         print(f"{entry.name}: {inspect.cleandoc(entry.make.__doc__ or '')}\n\n{_defaults(entry)}")
         if kind == "models":
             print(f"\n{roles_of_model(name)}")
+        if kind == "scaling":
+            print(
+                f"\n{_factors({**told(set, {}), 'scaling.name': name, 'model.name': model, 'optimizer.name': optimizer}, width, base)}"
+            )
         return 0
-    width = max(len(name) for name in registry) + 2
+    column = max(len(name) for name in registry) + 2
     for entry in registry.values():
         source = entry.source and f"source: {entry.source}"
         examples = _examples(entry, verbose) if kind == "tasks" else ()
         parts = (entry.summary, entry.formula, _defaults(entry), source, *examples)
         lines = [line for line in dict.fromkeys(parts) if line]
-        print(f"{entry.name:{width}s}" + f"\n{'':{width}s}".join(lines))
+        print(f"{entry.name:{column}s}" + f"\n{'':{column}s}".join(lines))
     if kind == "optimizers":
         print(
             "\nand any torch.optim.Optimizer by its dotted name, trained one run at a time: torch.optim.NAdam, "
             "pytorch_optimizer.SophiaH, or my_file.MyOptimizer after --import my_file.py"
         )
+    if kind == "scaling":
+        names = {"scaling.name": "mup", "model.name": model, "optimizer.name": optimizer}
+        print(f"\nmup:\n{_factors({**told(set, {}), **names}, width, base)}")
     return 0
+
+
+def _factors(settings: "Settings", width: int, base: int) -> str:
+    """A table of what a scaling rule multiplies, part by part."""
+    from grokking.runs import run_spec
+
+    changing = {} if settings["scaling.name"] == "standard" else {"scaling.base_width": base}
+    setting = run_spec({"task.name": "mod_add", **settings, "model.width": width, **changing}, 0).setting
+    parts, numbers = setting.parts(), ("init", "forward", "lr", "weight_decay", "eps")
+    rows = [("part", "shape", "role", "update", *numbers)]
+    for name, own in setting.factors.items():
+        part = parts[name]
+        update = part.update.geometry.value + ", decay in the gradient" * part.update.coupled if part.update else "–"
+        shown = [f"{getattr(own, number):.4g}" for number in numbers]
+        rows.append((name, " × ".join(map(str, part.shape)), part.role.value, update, *shown))
+    told = f"{settings['model.name']}, {settings['optimizer.name']}, width {width} over {base}"
+    return f"{_aligned(rows)}\n{told}: what initial values, what passes, and the optimizer's numbers are multiplied by"
 
 
 def roles_of_model(name: str) -> str:
