@@ -13,6 +13,9 @@ Definition First: the first evaluation with validation accuracy >= 0.95. The win
            every one through the end of the window is >= 0.95. A run whose window the budget (twelve times the published median)
            cuts short is never one that stays or settles; nor is one that is below at the end. In means these count at the first
            evaluation at which they can have settled, which is a lower bound.
+Shows      (Laptop.) Tuned with decoupled decay, what is learned stays: no run of AdamW falls below 95 % up to ten times its first
+           crossing, one of Muon's ten does, once, at 95 %, and none once embeddings and head are frozen. What falls is the other
+           kind: Adam and RMSprop, whose decay is part of the gradient, dip 9 and 31 times a run, down to 3 and 15 %.
 """
 
 import math
@@ -270,14 +273,15 @@ def _verdict(found: pd.DataFrame, table: pd.DataFrame) -> Verdict | None:
     wang = "undecided"  # the interval holds 1, and more
     if delay.low is not None and delay.high is not None and (delay.low > 1 or delay.high <= 1):
         wang = "consistent" if delay.low > 1 else "not consistent"
-    falls = shares["muon"] > shares["adamw"]
-    cured = shares["muon"] > 0 and shares["muon, frozen"] == 0
-    janati = "consistent" if falls and cured else "in part" if falls or cured else "not consistent"
+    fall = {name: int((crossed.loc[crossed["arm"] == name, "dips"] > 0).sum()) for name in shares}
+    more = fall["muon"] > max(fall["adamw"], fall["muon, frozen"])
+    most = fall["muon"] > of.loc["muon", "generalized"] / 2  # theirs: each of five
+    janati = "consistent" if more and most and fall["muon, frozen"] == 0 else "in part" if more else "not consistent"
     return Verdict(
         "AdamW over Muon: 1.36 to the first crossing, 2.82 to stay (Wang 2026); Muon falls below 95 % again, AdamW hardly, Muon "
         "frozen never (Janati et al. 2026)",
         f"{_words(first)} to the first crossing, {_words(settled)} to settle; evaluations below 95 % up to ten times the first "
-        f"crossing: {words} (n = {first.n} seed pairs)",
+        f"crossing: {words} (in {fall['adamw']}, {fall['muon']}, {fall['muon, frozen']} runs of {first.n})",
         f"Wang: {wang}; Janati: {janati}",
     )
 

@@ -132,3 +132,21 @@ def test_what_is_drawn_of_runs_that_fall_and_of_runs_that_stay(tmp_path):
     assert table["lowest"]["muon"] == 0.4
     assert "not consistent; Janati: consistent" in drawing.verdict.answer
     assert markdown(pd.read_csv(tmp_path / "stability_summary.csv")).count("\n") == 6
+
+
+def test_what_is_said_of_the_published_runs_is_in_their_table():
+    published = Path("figures/published")
+    table = pd.read_csv(published / "stability_summary.csv").set_index("arm")
+    found = pd.read_csv(published / "stability_found.csv")
+    falling = found[found["dips"] > 0].groupby("arm")["dips"]
+    assert falling.sum()["muon"] == falling.count()["muon"] == 1
+    assert {"adamw", "adamw, frozen", "muon, frozen"}.isdisjoint(falling.groups)
+    text, own = (" ".join(Path(name).read_text().split()) for name in ("REPRODUCING.md", FILE))
+    dips = table["dips"]
+    assert f"a run of Adam {dips['adam']:.0f} times and one of RMSprop {dips['rmsprop']:.0f} (medians)" in text
+    lowest = (table["lowest"] * 100).round().astype(int)
+    assert (
+        f"{dips['adam']:.0f} and {dips['rmsprop']:.0f} times a run, down to {lowest['adam']} and {lowest['rmsprop']} %"
+        in own
+    )
+    assert f"once, at {lowest['muon']} %" in own
