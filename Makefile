@@ -29,6 +29,7 @@ install: .venv/installed  ## a virtual environment in .venv with the package
 .venv/complete: .venv/installed  # and what tests, checks and the extras need, Ray among them
 	@echo "installing what the tests need"
 	$(BIN)/python -m pip install --quiet --editable ".[test,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps mup==1.0.0  # what it requires besides is for its examples
 	@touch $@
 
 reproduce: install  ## train and draw every figure on this machine: a first small one within minutes, then the real ones

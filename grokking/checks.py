@@ -120,6 +120,12 @@ def check_setting(setting: Setting) -> None:
         try_transform(transforms[name], setting.options(f"transform.{name}"), "lr" in entry.defaults)
     if setting.scaled:
         check_factors(setting.factors)
+        for name in setting.transforms:
+            if transforms[name].extra["at"] != "gradients":
+                raise BadInput(
+                    f"transform {name!r} changes weights or updates by rates that scaling {setting.name('scaling')!r} does not "
+                    "know; leave one of them out"
+                )
     if not setting.external:
         try_optimizer(entry, options)
     elif setting.transforms:

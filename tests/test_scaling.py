@@ -37,7 +37,7 @@ def of_model(name, width, **changed):
 
 
 @pytest.mark.parametrize("rule", ["mup", "spectral"])
-@pytest.mark.parametrize("optimizer", list(optimizers))
+@pytest.mark.parametrize("optimizer", [name for name, entry in optimizers.items() if entry.extra["update"]])
 def test_nothing_changes_at_the_base_width(optimizer, rule):
     for model in MODELS:
         factors = of_model(model, 16, optimizer__name=optimizer, scaling__name=rule, batch_size=0).factors
@@ -291,8 +291,10 @@ def test_factors_by_the_names_of_numbers():
     ("changed", "words"),
     [
         ({"optimizer__name": "torch.optim.NAdam"}, "does not say how large its updates are; it keeps its own rates"),
+        ({"optimizer__name": "soap"}, "'soap' does not say how large its updates are; write @optimizer"),
         ({"scaling__base_width": 15, "model__heads": 2}, "scaling.base_width = 15: model.width = 15 is not a multiple"),
         ({"scaling__base_width": 0}, "scaling.base_width = 0: model.width = 0; allowed"),
+        ({"transforms": "decay_to_start"}, "transform 'decay_to_start' changes weights or updates by rates"),
         ({"scaling__name": "mu"}, "unknown scaling 'mu'; did you mean mup?"),
         ({"scaling__name": "standard"}, "scaling.base_width"),
     ],

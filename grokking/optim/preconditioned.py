@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from grokking.errors import BadInput
-from grokking.optim import ENTRYWISE, Numbers, Slots, State, entrywise, optimizer, zeros
+from grokking.optim import Numbers, Slots, State, entrywise, optimizer, zeros
 from grokking.optim.adaptive import decayed
 from grokking.optim.orthogonalize import finite_or_zero
 from grokking.registry import Scalar, Share
@@ -87,15 +87,6 @@ def _soap_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
     return {**moments, **per_side(zeros_of_side, most=most), **per_side(identity_of_side, "_basis", most)}
 
 
-def _soap_update(role: Role, options: Mapping[str, Scalar]) -> Update:
-    """In its own bases a gradient is all but diagonal; a side that is too long for one is normalised entry by entry."""
-    if role in VECTORS:
-        return ENTRYWISE
-    most = options["max_size"]
-    assert isinstance(most, int)
-    return Update(Geometry.SPECTRAL, size=lambda *sides: math.prod(side**0.5 for side in sides if side > most))
-
-
 @optimizer(
     lr=3e-3,
     beta1=0.95,
@@ -105,7 +96,7 @@ def _soap_update(role: Role, options: Mapping[str, Scalar]) -> Update:
     weight_decay=1.0,
     max_size=256,
     state=_soap_slots,
-    update=_soap_update,
+    update=None,  # in bases of its own even rounding is normalised: how it grows with the width depends on the gradients' rank
 )
 def soap(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """SOAP: Adam in the eigenbasis of Shampoo's matrices; Adam on vectors.

@@ -1,0 +1,107 @@
+"""The coordinate check: maximal updates pass, and planted mistakes do not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grokking.coordinates import at_rest, coordinates, slopes
+from grokking.roles import Role
+from grokking.scaling import Place, mup, scaling, scalings
+
+WIDTHS, SEEDS = (64, 128, 256), range(8)
+PERCEPTRON = {"model.name": "mlp", "optimizer.lr": 1e-3}
+
+
+@pytest.fixture
+def planted():
+    """A function that registers muP with a mistake, and gives the settings that name it."""
+    names = []
+
+    def plant(mistake):
+        def wrong(part, base_width: int = 64):
+            """A mistake."""
+            return mistake(part, mup(part, base_width))
+
+        wrong.__name__ = f"wrong{len(names)}"
+        scaling(wrong)
+        names.append(wrong.__name__)
+        return {"scaling.name": wrong.__name__, "scaling.base_width": 64}
+
+    yield plant
+    for name in names:
+        del scalings._entries[name]
+
+
+RIGHT = {"scaling.name": "mup", "scaling.base_width": 64}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lion"])
+def test_mup_passes_and_standard_does_not(optimizer):
+    settings = {**PERCEPTRON, "optimizer.name": optimizer, "optimizer.lr": 0.1 if optimizer == "sgd" else 1e-3}
+    assert slopes(coordinates({**settings, **RIGHT}, WIDTHS, SEEDS))["passes"].all()
+    table = slopes(coordinates(settings, WIDTHS, SEEDS)).set_index(["what", "name"])
+    assert not table["passes"]["start", "scores"]
+    assert not table["passes"]["change", "scores"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "seen"),
+    [
+        (lambda part, own: replace(own, forward=1.0) if part.role is Place.READOUT else own, ("start", "scores")),
+        (lambda part, own: replace(own, lr=1.0) if part.role is Role.HIDDEN else own, ("update", "hidden.0.weight")),
+        (
+            lambda part, own: replace(own, lr=own.lr / part.width) if part.role is Role.HEAD else own,
+            ("update", "head.weight"),
+        ),
+        (lambda part, own: replace(own, init=1.0) if part.role is Role.HEAD else own, ("start", "scores")),
+    ],
+    ids=[
+        "no multiplier before the head",
+        "no factor on hidden rates",
+        "twice a factor at the head",
+        "the head's initial values",
+    ],
+)
+def test_a_planted_mistake_is_seen_where_it_was_made(planted, mistake, seen):
+    table = slopes(coordinates({**PERCEPTRON, **planted(mistake)}, WIDTHS, SEEDS)).set_index(["what", "name"])
+    assert not table["passes"][seen], table["slope"][seen]
+
+
+def test_scores_over_the_root_of_channels_are_seen(planted):
+    settings = {"model.name": "transformer", "model.heads": 2, "optimizer.lr": 1e-3}
+    rooted = planted(lambda part, own: replace(own, forward=1.0) if part.role is Place.SCORES else own)
+    at = ("start", "blocks.0.attention.scores")
+    table = slopes(coordinates({**settings, **rooted}, WIDTHS, SEEDS, steps=2)).set_index(["what", "name"])
+    assert table["slope"][at] == pytest.approx(0, abs=0.1)
+    assert not table["passes"][at]
+    right = slopes(coordinates({**settings, **RIGHT}, WIDTHS, SEEDS, steps=2)).set_index(["what", "name"])
+    assert right["passes"][at]
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.01), ("sgd", 0.1), ("adam", 0.01)])
+def test_unscaled_decay_is_seen_at_rest_alone(planted, optimizer, lr):
+    """A hidden matrix with λ where λ · width belongs (of Adam's, whose decay is in the gradient, the embedding)."""
+    settings = {"model.name": "mlp", "optimizer.name": optimizer, "optimizer.lr": lr, "optimizer.weight_decay": 2.0}
+    unscaled = {**settings, **planted(lambda part, own: replace(own, weight_decay=1.0))}
+    right = slopes(at_rest({**settings, **RIGHT}, WIDTHS, SEEDS, 800)).set_index("name")
+    assert right["passes"].all(), right["slope"]
+    wrong = slopes(at_rest(unscaled, WIDTHS, SEEDS, 800)).set_index("name")
+    assert not wrong["passes"].all(), wrong["slope"]
+
+
+def test_slopes_of_made_up_sizes():
+    """Exponents ±1/2 and 0 with a factor of each seed; what is 0 has no slope."""
+    laws = {("start", "scores"): -0.5, ("change", "scores"): 0.5, ("update", "w"): 0.0}
+    lines = [
+        (width, seed, name, what, (1 + seed) * width**power)
+        for (what, name), power in laws.items()
+        for width in WIDTHS
+        for seed in range(3)
+    ]
+    lines += [(width, seed, "bias", "start", 0.0) for width in WIDTHS for seed in range(3)]
+    table = slopes(pd.DataFrame(lines, columns=["width", "seed", "name", "what", "size"]))
+    np.testing.assert_allclose(table["slope"], list(laws.values()), atol=1e-12)
+    assert list(table["passes"]) == [True, False, True]
+    assert list(table["n"]) == [3, 3, 3]
