@@ -5,6 +5,7 @@ from typing import Any
 import tyro
 
 from grokking.commands.check import check, selfcheck
+from grokking.commands.coordinates import coordinates
 from grokking.commands.draw import draw
 from grokking.commands.listing import list_
 from grokking.commands.look import export, status
@@ -30,6 +31,7 @@ def command_line(arguments: list[str]) -> int:
         "status": status,
         "export": export,
         "power": power,
+        "coordinates": coordinates,
         "check": check,
         "selfcheck": selfcheck,
     }

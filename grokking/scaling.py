@@ -182,9 +182,8 @@ def _by_spectral_update(part: Part) -> float:
     if len(part.shape) != 2:
         return 1.0
     size = part.update.size(*part.shape) / part.update.size(*part.base)
-    if (
-        part.role is Role.EMBEDDING
-    ):  # a row is looked up: of a matrix with orthonormal rows, or with so many columns only
+    if part.role is Role.EMBEDDING:
+        # A row is looked up. Of an orthogonal matrix it has length 1, or less where there are more rows than columns.
         length, before = (min(1.0, columns / rows) ** 0.5 for rows, columns in (part.shape, part.base))
         return size * length / before * part.fan_out**-0.5
     return size * (part.fan_in / part.fan_out) ** 0.5

@@ -105,3 +105,42 @@ def test_slopes_of_made_up_sizes():
     np.testing.assert_allclose(table["slope"], list(laws.values()), atol=1e-12)
     assert list(table["passes"]) == [True, False, True]
     assert list(table["n"]) == [3, 3, 3]
+
+
+@pytest.mark.parses
+def test_the_command_says_pass_or_fail_and_draws(tmp_path, capsys):
+    from grokking.cli import command_line
+
+    words = [
+        "coordinates",
+        "--widths",
+        "64,128,256",
+        "--seeds",
+        "0:6",
+        "--set",
+        "optimizer.lr=0.001",
+        "--figures",
+        str(tmp_path),
+    ]
+    assert command_line(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("pass: all 11 slopes")
+    assert command_line([*words, "--scaling", "standard"]) == 1
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("fail: ")
+    assert "update of hidden.0.weight" in said
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"coordinates{end}" for end in (".png", ".svg", ".csv", "_slopes.csv")
+    }
+
+
+@pytest.mark.parses
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--widths", "64,x"], "widths = 'x'"), (["--widths", "64,128"], "three"), (["--steps", "0"], "steps = 0")],
+)
+def test_what_the_command_cannot_measure(words, said):
+    from grokking.cli import command_line
+    from grokking.errors import BadInput
+
+    with pytest.raises(BadInput, match=said):
+        command_line(["coordinates", *words])
