@@ -136,3 +136,12 @@ def test_its_settings_are_those_that_other_seeds_chose():
         row = spec.row()
         assert (row["optimizer.lr"], row["optimizer.weight_decay"]) == CHOSEN[row["optimizer.name"]]
         assert row["seed"] not in SEEDS
+
+
+def test_what_is_said_of_the_published_runs_is_in_their_table():
+    root = Path(__file__).parent.parent
+    words = (root / "figures/published/critical_fraction.md").read_text()
+    last = {line.split(" | ")[0].strip("| "): line.split(" | ")[-2] for line in words.splitlines()[2:]}
+    said = " ".join((root / "experiments/critical_fraction.py").read_text().split())
+    muon, adamw = (float(last[name].split()[0]) for name in ("Muon", "AdamW"))
+    assert f"half of its runs generalise from {muon:.0f} % on, of AdamW's from {adamw:.0f} %" in said
