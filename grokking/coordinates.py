@@ -1,7 +1,7 @@
 """The coordinate check: do layers give out, and do steps change, numbers as large at every width as maximal updates have it?
 
 A scaling rule is right where the slope of log size against log width is what theory says (Yang et al. 2022, arXiv 2203.03466,
-appendix D). Three sizes are taken, of each named layer, with a few examples only: an update is a sum over examples, and
+appendix D). Sizes are taken of each named layer, with a few examples only: an update is a sum over examples, and
 theory holds where widths are many times their number.
 
 start    root mean square of what a layer gives out, before the first step

@@ -33,9 +33,7 @@ class Part:
     width: float  # numbers that enter the head, over those of the base
     spread: float = 1.0  # root mean square of its initial values, over that of the base, by the law of `init.name`
     update: Update | None = None
-    tied: bool = (
-        False  # of the place before the head: whether the head is the embedding, and so no parameter of its own
-    )
+    tied: bool = False  # whether the head is the embedding, and so no parameter of its own
 
     @property
     def fan_out(self) -> float:

@@ -32,7 +32,7 @@ def coordinates(
 
     Args:
         model: which model, at its defaults but for its width.
-        optimizer: which optimizer, at its defaults; their rates are large on purpose, as wrong factors show sooner.
+        optimizer: which optimizer, at its defaults.
         scaling: which scaling rule; `standard` fails at nearly everything.
         widths: values of model.width, the first of which is the base width.
         seeds: such as 0:8; slopes have intervals over them.
@@ -48,6 +48,7 @@ def coordinates(
         raise BadInput(f"steps = {steps}; allowed: integers from 1 on")
     from tqdm import tqdm
 
+    from grokking.coordinates import ALLOWED
     from grokking.coordinates import coordinates as measured
     from grokking.coordinates import slopes
     from grokking.extensions import import_extensions
@@ -65,10 +66,10 @@ def coordinates(
     wrong = found[~found["passes"]]
     print(files[0])
     if wrong.empty:
-        print(f"pass: all {len(found)} slopes are within 0.1 of theory")
+        print(f"pass: all {len(found)} slopes are within {ALLOWED} of theory")
         return 0
     worst = ", ".join(f"{row['what']} of {row['name']} {row['slope']:+.2f}" for row in wrong.to_dict("records"))
-    print(f"fail: {len(wrong)} of {len(found)} slopes are not within 0.1 of theory: {worst}")
+    print(f"fail: {len(wrong)} of {len(found)} slopes are not within {ALLOWED} of theory: {worst}")
     return 1
 
 
