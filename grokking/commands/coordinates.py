@@ -48,9 +48,8 @@ def coordinates(
         raise BadInput(f"steps = {steps}; allowed: integers from 1 on")
     from tqdm import tqdm
 
-    from grokking.coordinates import ALLOWED
+    from grokking.coordinates import ALLOWED, slopes
     from grokking.coordinates import coordinates as measured
-    from grokking.coordinates import slopes
     from grokking.extensions import import_extensions
     from grokking.plotting import Drawing, save
 
