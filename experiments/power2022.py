@@ -10,6 +10,11 @@ Here       The one-layer transformer of `grokking run` (RMSNorm, no biases) wher
            For division both have the rate of `grokking run`, 3e-3, where the paper has 1e-3 (which takes a median of 4,139 steps with
            two layers and decay, figures/published/recipes.csv); AdamW has decay 1, as there. For S5 rates, decay, noise and dropout
            are those of figure 2, with 80 % of the data; full batches, 22 times as large, are part of the `paper` scale alone.
+Shows      (Laptop.) Without decay all five runs memorise x / y, after a median of 470 steps, and one generalises within 5,000: sooner than the
+           paper's 10⁵. With decay all five do, after a median of 569. From 60 % of the data to 25 % the steps to 99 % rise from 373 to
+           2,576, by 4 to 8 % for each percent less, a tenth to a fifth of what the paper has; at 80 % they rise, too, as memorising
+           takes ten times as long (2,199), and two of five runs do neither within the budget. On S5 only with decay do all three
+           runs generalise, after 1,574 steps; with weight noise two do, with dropout one, with decay to the start none.
 Definition Steps to the first evaluation with validation accuracy >= 0.95; for the share of data >= 0.99, as in the paper, where runs
            end. Runs that do not get there count at the budget in every mean. Best: the highest validation accuracy of a run.
 """
@@ -260,7 +265,7 @@ def _share(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
         step_ticks(axes.yaxis)
         axes.set_xticks(table["train_fraction"])
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.legend(loc="upper right", fontsize=7.5)
+        axes.legend(loc="upper center", fontsize=7.5)
         caption(
             figure,
             f"{first['task.name']} (p = {first['task.p']:.0f}), {_model(first)}, AdamW (lr {first['optimizer.lr']:g}, decay {first['optimizer.weight_decay']:g}); "

@@ -46,7 +46,7 @@ def main(rounds: int = 7, publish: bool = False) -> None:
 
 def measured(task: str, rounds: int) -> pd.DataFrame:
     """One line for this task."""
-    compile = obstacle() is None
+    compile = not obstacle()
     forms = [turning([_spec(task, name, seed) for seed in range(SIDE_BY_SIDE)], compile) for name in OPTIMIZERS]
     rates = np.array(take_turns(forms, rounds))  # [round, optimizer]
     ratios = rates[:, 0] / rates[:, 1]

@@ -106,3 +106,25 @@ def test_every_variant_is_told_from_the_others(drawings):
     }
     assert table.loc["Adam, dropout 0.1", "best"] == pytest.approx(0.02)
     assert drawings["power2022_ablation"].verdict.answer == "consistent so far"
+
+
+def test_what_is_said_of_the_published_runs_is_in_their_tables():
+    root = Path(__file__).parent.parent
+    said = " ".join((root / "experiments/power2022.py").read_text().split())
+    delay = pd.read_csv(root / "figures/published/power2022_summary.csv").set_index("arm")
+    decayed, plain = delay.loc["weight decay 1 (AdamW)"], delay.loc["no weight decay (Adam)"]
+    assert (plain["memorized"], plain["generalized"], decayed["generalized"]) == (5, 1, 5)
+    assert f"after a median of {plain['memorize']:.0f} steps" in said
+    assert f"With decay all five do, after a median of {decayed['median_steps']:.0f}" in said
+    share = pd.read_csv(root / "figures/published/power2022_fraction.csv").set_index("train_fraction")
+    rise = share.loc[[0.6, 0.25], "mean_steps"]
+    assert f"rise from {rise.iloc[0]:,.0f} to {rise.iloc[1]:,.0f}, by 4 to 8 % for each percent less" in said
+    growth = share.loc[:0.5, "growth"]
+    assert (f"{growth.min():.2f}", f"{growth.max():.2f}") == ("1.04", "1.08")
+    assert f"({share.loc[0.8, 'memorize']:,.0f}), and two of five runs do neither" in said
+    assert share.loc[0.8, "n"] - share.loc[0.8, "generalized"] == 2
+    ablation = pd.read_csv(root / "figures/published/power2022_ablation.csv").set_index("arm")["generalized"]
+    assert ablation["AdamW, decay 1"] == 3
+    assert ablation.drop("AdamW, decay 1").max() == 2
+    assert (ablation["Adam, weight noise 0.01"], ablation["Adam, dropout 0.1"]) == (2, 1)
+    assert ablation["decay 1 to the start"] == 0

@@ -20,7 +20,9 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import width_batch  # noqa: E402  (experiments are found by the line above)
 from width_batch import CELLS, CHOSEN, OPTIMIZERS, SEEDS, TUNING_SEEDS  # noqa: E402
 
-PER_CELL = 2 * 8 * 2  # optimizers, settings, seeds
+PER_CELL = {
+    cell: 2 * 8 * 2 * (2 if cell.startswith("perceptron") else 1) for cell in CELLS
+}  # optimizers, settings, seeds
 
 
 def finished(specs, steps):
@@ -45,8 +47,9 @@ def fresh(cells, n=10):
 def test_every_cell_has_the_same_tuning_for_both_and_reports_on_other_seeds():
     specs = open_experiment(str(ROOT / "experiments/width_batch.py")).specs("laptop")
     tuned = width_batch.named(pd.DataFrame([spec.row() for spec in specs if spec.seed >= 1000]))
-    assert tuned.groupby(["cell", "optimizer.name"]).size().eq(PER_CELL // 2).all()
-    assert tuned.groupby("cell").size().to_dict() == dict.fromkeys(CELLS, PER_CELL)
+    each = tuned.groupby(["cell", "optimizer.name"]).size()
+    assert {(cell, name): PER_CELL[cell] // 2 for cell in CELLS for name in OPTIMIZERS} == each.to_dict()
+    assert tuned.groupby(["cell", "optimizer.name", "others"]).size().eq(8 * 2).all()
     assert set(tuned["seed"]) == set(TUNING_SEEDS)
     assert set(SEEDS).isdisjoint(TUNING_SEEDS)
     assert {spec.seed for spec in specs if spec.seed < 1000} == (set(SEEDS) if CHOSEN else set())
@@ -74,7 +77,7 @@ def test_the_chosen_settings_are_those_of_the_fewest_steps_to_stay():
     runs = width_batch.named(runs)
     for (cell, name), setting in found.items():
         own = runs[(runs["cell"] == cell) & (runs["optimizer.name"] == name)]
-        keys = [own["optimizer.lr"], own["optimizer.weight_decay"]]
+        keys = [own["optimizer.lr"], own["optimizer.weight_decay"], own["others"]]
         means = own["steps_to_sustain"].fillna(1_000).astype(float).groupby(keys).mean()
         assert means[setting] == means.min()
 
@@ -166,3 +169,21 @@ def test_the_verdict_follows_from_the_cells(odd, spread, answer):
     runs = finished(fresh(list(CELLS)), steps)
     verdict = width_batch._verdict(width_batch.ratios(width_batch.named(runs)))
     assert verdict.answer == answer
+
+
+@pytest.mark.skipif(not (PUBLISHED / "width_batch.csv").exists(), reason="it is not published yet")
+def test_what_is_said_of_the_published_runs_is_in_their_table():
+    table = pd.read_csv(PUBLISHED / "width_batch.csv").set_index("cell")
+    said = " ".join((ROOT / "experiments/width_batch.py").read_text().split())
+    batches, widths = (table.loc[list(width_batch.PANELS[panel].values())] for panel in list(width_batch.PANELS)[1::-1])
+    assert (batches["ratio_low"] > 1).all()
+    assert f"{batches['ratio'].iloc[0]:.2f} times at 32 and {batches['ratio'].iloc[2]:.2f} at 512" in said
+    assert f"{widths['ratio'][1:].min():.2f} to {widths['ratio'].max():.2f} times" in said
+    assert f"At width 16 AdamW is ahead ({widths['ratio'].iloc[0]:.2f})" in said
+    perceptrons = table[table.index.str.startswith("perceptron")]
+    assert f"{30 - perceptrons['muon_generalized'].sum():.0f} of Muon's 30 runs do not generalise" in said
+    assert (perceptrons["adamw_generalized"] == 10).all()
+    means = perceptrons["adamw_mean_steps"]
+    assert f"all of AdamW's do, after {means.min():.0f} to {means.max():.0f} steps" in said
+    tuning = pd.read_csv(PUBLISHED / "width_batch_tuning.csv")
+    assert tuning.loc[tuning["cell"] == "width 16", "sustained"].eq(0).all()
