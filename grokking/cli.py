@@ -11,6 +11,7 @@ from grokking.commands.listing import list_
 from grokking.commands.look import export, status
 from grokking.commands.power import power
 from grokking.commands.train import run, sweep
+from grokking.commands.transfer import transfer
 from grokking.commands.tune import tune
 from grokking.errors import BadInput
 
@@ -32,6 +33,7 @@ def command_line(arguments: list[str]) -> int:
         "export": export,
         "power": power,
         "coordinates": coordinates,
+        "transfer": transfer,
         "check": check,
         "selfcheck": selfcheck,
     }

@@ -1,0 +1,94 @@
+"""The transfer experiment: the best rate by algebra, its drift, and both rules at the base width, of runs that nobody trained."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import made_up, rising
+from scipy import stats
+
+from grokking.experiment import open_experiment
+from grokking.plotting import save
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+
+pytestmark = pytest.mark.usefixtures("in_the_root")
+
+import mup_transfer  # noqa: E402  (experiments are found by the line above)
+
+RATES = 0.01 * 2.0 ** np.arange(7)
+
+
+@pytest.mark.parametrize("at", [-4.4, -3.0, -2.1])
+def test_of_a_parabola_the_best_rate_is_its_lowest_point(at):
+    values = np.exp(0.3 * (np.log2(RATES) - at) ** 2 + 1.7)
+    assert mup_transfer.best_rate(RATES, values) == pytest.approx(at)
+
+
+def test_at_an_end_of_the_grid_the_best_rate_is_that_end_and_where_nothing_works_there_is_none():
+    assert mup_transfer.best_rate(RATES, RATES) == pytest.approx(np.log2(RATES[0]))
+    assert mup_transfer.best_rate(RATES, 1 / RATES) == pytest.approx(np.log2(RATES[-1]))
+    assert np.isnan(mup_transfer.best_rate(RATES, np.full(7, 1_000.0), worst=1_000))
+    diverged = np.where(np.arange(7) == 4, np.inf, np.abs(np.arange(7) - 3.0) + 1)
+    assert mup_transfer.best_rate(RATES, diverged) == pytest.approx(np.log2(RATES[3]))
+
+
+def law(row):
+    """Steps: without scaling the best rate halves with each doubling of the width."""
+    octaves = 0.0 if row.get("scaling.name") == "mup" else np.log2(row["model.width"] / 32)
+    middle = np.log2(mup_transfer.RATES[row["optimizer.name"]][5]) - octaves
+    return 200 * np.exp(0.2 * (np.log2(row["optimizer.lr"]) - middle) ** 2) * (1 + 0.001 * row["seed"])
+
+
+def rows(specs):
+    """A runs table, and its values by the law."""
+    table = pd.DataFrame([{**spec.row(), "value": law(spec.row())} for spec in specs])
+    return mup_transfer.both_rules(table)
+
+
+def test_the_base_width_stands_in_both_rules_and_the_drift_is_the_laws():
+    specs = [
+        spec for spec in open_experiment("experiments/mup_transfer.py").specs("laptop") if spec.row()["steps"] == 64
+    ]
+    runs = rows(specs)
+    assert runs.groupby(["optimizer.name", "rule", "width", "lr"]).size().eq(len(mup_transfer.SEEDS)).all()
+    table = mup_transfer.drifts(mup_transfer.best_rates(runs)).set_index(["optimizer", "rule"])
+    assert table.xs("mup", level="rule")["drift"].to_numpy() == pytest.approx(0, abs=1e-6)
+    assert table.xs("standard", level="rule")["drift"].to_numpy() == pytest.approx(-4, abs=1e-6)
+    assert mup_transfer._verdict("mup_transfer", table.reset_index()).answer == "consistent"
+
+
+def test_the_interval_of_the_drift_is_students():
+    generator = np.random.default_rng(0)
+    each = generator.normal(1, 0.3, 8)
+    lines = [("sgd", "mup", width, seed, each[seed] * (width == 512)) for width in (32, 512) for seed in range(8)]
+    table = mup_transfer.drifts(pd.DataFrame(lines, columns=["optimizer", "rule", "width", "seed", "octave"]))
+    expected = stats.t.interval(0.95, 7, each.mean(), stats.sem(each))
+    assert table.loc[0, ["drift_low", "drift_high"]].to_list() == pytest.approx(expected)
+
+
+def test_each_rule_is_taken_at_its_best_rate():
+    specs = [
+        spec for spec in open_experiment("experiments/mup_transfer.py").specs("laptop") if spec.row()["steps"] == 64
+    ]
+    runs = rows(specs).assign(steps_to_memorize=10.0, gap=0.5)
+    runs.loc[runs["rule"] == "mup", "value"] *= 0.5
+    best = mup_transfer.at_best(runs).set_index(["optimizer", "width"])
+    assert best.loc[("adamw", 256), "standard_lr"] == pytest.approx(mup_transfer.RATES["adamw"][2])
+    assert best.loc[("adamw", 256), "mup_lr"] == pytest.approx(mup_transfer.RATES["adamw"][5])
+    assert best["value"].to_numpy() == pytest.approx(0.5)
+    assert best["memorize"].to_numpy() == pytest.approx(1.0)
+
+
+def test_both_pictures_are_drawn_of_untrained_results(tmp_path):
+    experiment = open_experiment("experiments/mup_transfer.py")
+    results = made_up(experiment.specs("smoke"), lambda row, steps: (rising(steps, 20), rising(steps, law(row) / 5)))
+    results.curves["train_loss"] = 0.1
+    drawings = experiment.draw(results)
+    assert [drawing.name for drawing in drawings] == ["mup_transfer", "mup_transfer_grokking"]
+    for drawing in drawings:
+        save(drawing, tmp_path)
+        assert drawing.markdown(drawing.tables[""]).count("\n") == 1 + 6
