@@ -1,0 +1,217 @@
+"""From the standard parametrization to muP one part at a time; and the coordinate check of every model with every optimizer.
+
+    .venv/bin/python experiments/coordinate_checks.py [--only stages|pairs] [--figures figures] [--publish]
+
+Claim      With the standard parametrization and fixed initial values what layers give out, and what steps change in it, grows with the
+           width; each part of muP repairs one thing, and with all of them nothing changes with the width but the scores before
+           training (Dey et al. 2025, The Practitioner's Guide to the Maximal Update Parameterization, with GPT-2 on text).
+Here       Stages: the transformer of `grokking run`, initial values N(0, 0.02²), AdamW at 1e-3 without decay. Pairs: every model
+           with every optimizer that says how it updates, at their defaults but for the learning rates below, scaled by muP.
+           Both: x + y (mod 5), a dozen examples at once, 10 steps, 8 seeds; widths 64 to 512, perceptrons 64 to 1,024.
+Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
+           change by 10 steps, and of each parameter's change as it acts; passes where it is within 0.1 of theory.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+from tqdm import tqdm
+
+from grokking.coordinates import coordinates, slopes
+from grokking.execute.unit import machine
+from grokking.models import models
+from grokking.optim import optimizers
+from grokking.plotting import Drawing, caption, save, style
+from grokking.publish import PUBLISHED, markdown_table, rewrite_documents
+from grokking.registry import Settings
+from grokking.roles import Role
+from grokking.scaling import Factors, Part, Place, mup, scaling
+
+WIDTHS = (64, 128, 256, 512)
+WIDE = (*WIDTHS, 1024)
+SEEDS = range(8)
+STEPS = 10
+AdamW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.weight_decay": 0.0}
+STAGED: Settings = {"model.name": "transformer", "init.name": "normal", "init.std": 0.02, **AdamW}
+
+
+@scaling
+def hidden_init(part: Part, base_width: int = 64) -> Factors:
+    """Initial values of hidden matrices like 1 / √fan_in, as muP has them; nothing else."""
+    return Factors(init=mup(part).init) if part.role is Role.HIDDEN else Factors()
+
+
+@scaling
+def hidden_rate(part: Part, base_width: int = 64) -> Factors:
+    """And their learning rates like 1 / fan_in."""
+    return Factors(init=mup(part).init, lr=mup(part).lr) if part.role is Role.HIDDEN else Factors()
+
+
+@scaling
+def logits_root(part: Part, base_width: int = 64) -> Factors:
+    """And what enters the head divided by the root of the width."""
+    return Factors(forward=part.width**-0.5) if part.role is Place.READOUT else hidden_rate(part)
+
+
+@scaling
+def logits_width(part: Part, base_width: int = 64) -> Factors:
+    """By the width itself."""
+    return mup(part) if part.role is Place.READOUT else hidden_rate(part)
+
+
+STAGES = {  # scaling rule → what it adds
+    "standard": "standard",
+    "hidden_init": "+ hidden init",
+    "hidden_rate": "+ hidden rate",
+    "logits_root": "+ scores / √width",
+    "logits_width": "+ scores / width",
+    "mup": "+ attention / channels",
+}
+
+
+def staged(seeds: Sequence[int] = SEEDS, widths: Sequence[int] = WIDTHS) -> pd.DataFrame:
+    """Sizes at every stage: the columns of `grokking.coordinates.coordinates`, and `stage`."""
+    tables = []
+    for rule in tqdm(STAGES, desc="stages"):
+        own: Settings = {} if rule == "standard" else {"scaling.name": rule, "scaling.base_width": widths[0]}
+        tables.append(coordinates({**STAGED, **own}, widths, seeds, STEPS).assign(stage=rule))
+    return pd.concat(tables, ignore_index=True)
+
+
+def by_stage(table: pd.DataFrame) -> pd.DataFrame:
+    """The slopes at every stage."""
+    return pd.concat([slopes(own).assign(stage=stage) for stage, own in table.groupby("stage", sort=False)])
+
+
+def draw_stages(table: pd.DataFrame, found: pd.DataFrame) -> Drawing:
+    """A column a stage: what layers give out before training, and what steps change in it, over the width."""
+    rows = {"start": "given out at the start", "change": f"changed by {STEPS} steps"}
+    names = list(dict.fromkeys(found.loc[found["what"].isin(rows), "name"]))
+    n = int(found["n"].min())
+    widths = sorted(table["width"].unique())
+    passes = found.set_index(["stage", "what", "name"])["passes"]
+    with style():
+        shades = matplotlib.colormaps["turbo"]([0.04 + 0.92 * at / max(1, len(names) - 1) for at in range(len(names))])
+        colors = dict(zip(names, shades, strict=True))
+        figure = Figure(figsize=(14, 5.6), layout="constrained")
+        grid = figure.subplots(2, len(STAGES), sharex=True, sharey="row")
+        for line, (what, words) in zip(grid, rows.items(), strict=True):
+            for axes, stage in zip(line, STAGES, strict=True):
+                for name in names:
+                    own = table[(table["stage"] == stage) & (table["what"] == what) & (table["name"] == name)]
+                    if own.empty or (stage, what, name) not in passes:
+                        continue
+                    size = own.groupby("width")["size"].mean()
+                    dash = "-" if passes[stage, what, name] else (0, (2, 1.2))
+                    axes.plot(size.index, size, ls=dash, lw=1.3, color=colors[name], label=name)
+                axes.set(xscale="log", yscale="log")
+                axes.set_xticks(widths, widths)
+                axes.minorticks_off()
+                axes.yaxis.set_major_locator(LogLocator())
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            line[0].set_ylabel(f"{words} (log)")
+        for axes, title in zip(grid[0], STAGES.values(), strict=True):
+            axes.set_title(title, fontsize=10)
+        for axes in grid[1]:
+            axes.set_xlabel("width (log)")
+        handles = {t: h for axes in figure.axes for h, t in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles, loc="outside right upper", fontsize=7)
+        caption(
+            figure,
+            f"Transformer, AdamW (lr {AdamW['optimizer.lr']:g}), initial values N(0, 0.02²) at width {widths[0]}; x + y (mod 5), full batch; each column "
+            f"has what those before it have. Root mean squares, mean of n = {n} seeds. Solid: the slope is within 0.1 of theory (flat, but for scores at the "
+            f"start, and attention's, which fall as 1/√width); dashed: it is not. Trained on: {machine('cpu')}.",
+        )
+    return Drawing("mup_stages", figure, {"": table, "slopes": found}, n, None, None)
+
+
+def stages_markdown(found: pd.DataFrame) -> str:
+    """How many slopes of each stage are as theory has them, and the farthest from it."""
+    rows = []
+    for stage, own in found.groupby("stage", sort=False):
+        worst = own.loc[(own["slope"] - own["expected"]).abs().idxmax()]
+        counts = [f"{part['passes'].sum()} of {len(part)}" for _, part in own.groupby("what", sort=False)]
+        rows.append((STAGES[str(stage)], *counts, f"{worst['slope']:+.2f} ({worst['what']} of {worst['name']})"))
+    return markdown_table(("stage", "start", "change", "update", "farthest slope"), rows)
+
+
+# --- every model with every optimizer -----------------------------------------------------------------------------------
+
+RATES = {"sgd": 0.1, "gradient_descent": 0.1, "heavy_ball": 0.01, "nesterov": 0.01, "muon": 0.02}  # else 1e-3
+RATE = 1e-3
+
+
+def all_pairs() -> list[tuple[str, str]]:
+    """Every model with every optimizer that says how it updates."""
+    rules = [name for name in optimizers if optimizers[name].extra.get("update") is not None]
+    return [(model, name) for model in models for name in rules]
+
+
+def checked(pairs: Sequence[tuple[str, str]], seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
+    """The slopes of each pair."""
+    tables = []
+    for model, name in tqdm(pairs, desc="pairs"):
+        widths = WIDE if model == "mlp" else WIDTHS
+        own: Settings = {"optimizer.name": name, "optimizer.lr": RATES.get(name, RATE)}
+        scaled: Settings = {"scaling.name": "mup", "scaling.base_width": widths[0]}
+        table = slopes(coordinates({"model.name": model, **own, **scaled}, widths, seeds, STEPS))
+        tables.append(table.assign(model=model, optimizer=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def pairs_markdown(found: pd.DataFrame) -> str:
+    """A line an optimizer, a column a model: pass, or how many slopes are off and the farthest of them."""
+    columns = list(dict.fromkeys(found["model"]))
+    rows = []
+    for name, lines in found.groupby("optimizer", sort=False):
+        each = [_word(lines[lines["model"] == model]) for model in columns]
+        rows.append((str(name), *each))
+    return markdown_table(("optimizer", *columns), rows)
+
+
+def _word(own: pd.DataFrame) -> str:
+    wrong = own[~own["passes"]]
+    if wrong.empty:
+        return f"pass ({len(own)})"
+    worst = wrong.loc[(wrong["slope"] - wrong["expected"]).abs().idxmax()]
+    return f"{len(wrong)} of {len(own)}: {worst['slope']:+.2f}, {worst['what']} of {worst['name']}"
+
+
+def main(
+    only: Literal["stages", "pairs", "both"] = "both", figures: Path = Path("figures"), publish: bool = False
+) -> None:
+    """Measure, draw and print.
+
+    Args:
+        only: one of the two parts.
+        figures: folder of the picture and the tables.
+        publish: maintainers: also to figures/published, and rewrite the documents.
+    """
+    folders = (figures, PUBLISHED) if publish else (figures,)
+    if only != "pairs":
+        table = staged()
+        found = by_stage(table)
+        words = stages_markdown(found)
+        for folder in folders:
+            print(save(draw_stages(table, found), folder)[0])
+            (folder / "mup_stages.md").write_text(words + "\n")
+        print(words)
+    if only != "stages":
+        found = checked(all_pairs())
+        words = pairs_markdown(found)
+        for folder in folders:
+            found.to_csv(folder / "mup_pairs.csv", index=False, lineterminator="\n")
+            (folder / "mup_pairs.md").write_text(words + "\n")
+        print(words)
+    if publish:
+        rewrite_documents()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

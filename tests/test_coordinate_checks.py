@@ -1,0 +1,66 @@
+"""The stages from the standard parametrization to muP: each adds what its name says, and the last is muP."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from grokking.roles import Geometry, Role, Update
+from grokking.scaling import Part, Place, mup, scalings
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "figures/published"
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import coordinate_checks  # noqa: E402  (experiments are found by the line above)
+
+STEP = Update(Geometry.ENTRYWISE)
+PARTS = {
+    "hidden": Part(Role.HIDDEN, (512, 512), (64, 64), width=8.0, update=STEP),
+    "head": Part(Role.HEAD, (7, 512), (7, 64), width=8.0, update=STEP),
+    "embedding": Part(Role.EMBEDDING, (9, 512), (9, 64), width=8.0, update=STEP),
+    "readout": Part(Place.READOUT, (512,), (64,), width=8.0),
+    "attention": Part(Place.SCORES, (128,), (16,), width=8.0),
+}
+
+
+def of(stage):
+    """What a stage multiplies by: (part, number) → factor, where it is not 1."""
+    rule = scalings[stage].make
+    factors = {name: rule(part) for name, part in PARTS.items()}
+    return {(name, what): value for name, own in factors.items() for what, value in vars(own).items() if value != 1}
+
+
+def test_each_stage_adds_what_its_name_says():
+    assert of("standard") == {}
+    assert of("hidden_init") == pytest.approx({("hidden", "init"): 8**-0.5})
+    assert of("hidden_rate") == pytest.approx({("hidden", "init"): 8**-0.5, ("hidden", "lr"): 1 / 8})
+    assert of("logits_root") == pytest.approx({**of("hidden_rate"), ("readout", "forward"): 8**-0.5})
+    assert of("logits_width") == pytest.approx({**of("hidden_rate"), ("readout", "forward"): 1 / 8})
+
+
+def test_the_last_stage_adds_attention_and_what_only_decay_and_epsilon_see():
+    added = dict(of("mup").items() - of("logits_width").items())
+    assert added.pop(("attention", "forward")) == pytest.approx(8**-0.5)
+    assert {what for _, what in added} == {"weight_decay", "eps"}
+    assert list(coordinate_checks.STAGES)[-1] == "mup"
+    assert scalings["mup"].make is mup
+
+
+def test_every_pair_of_a_model_and_an_optimizer_that_says_how_it_updates_is_checked():
+    pairs = coordinate_checks.all_pairs()
+    assert len(pairs) == len(set(pairs))
+    assert {("transformer", "muon"), ("mlp", "sgd"), ("lstm", "lion"), ("bert", "adamw")} <= set(pairs)
+    assert not any(name == "soap" for _, name in pairs)
+
+
+def test_with_each_stage_more_slopes_are_as_theory_has_them_and_at_the_last_all():
+    found = pd.read_csv(PUBLISHED / "mup_stages_slopes.csv")
+    share = found.groupby("stage", sort=False)["passes"].mean()
+    assert list(share.index) == list(coordinate_checks.STAGES)
+    assert share.is_monotonic_increasing
+    assert share["mup"] == 1
+    words = coordinate_checks.stages_markdown(found)
+    assert (PUBLISHED / "mup_stages.md").read_text() == words + "\n"
+    assert words in (ROOT / "REPRODUCING.md").read_text()
