@@ -183,7 +183,7 @@ def at_best(runs: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     for (name, width), own in runs.groupby(["optimizer.name", "width"], sort=False):
-        if width == runs["width"].min():
+        if width == runs["width"].min() or set(own["rule"]) < set(RULES):  # the same, or not trained yet
             continue
         line: dict[str, Any] = {"optimizer": name, "width": width}
         both = {}
@@ -192,7 +192,9 @@ def at_best(runs: pd.DataFrame) -> pd.DataFrame:
             means = mine.assign(log=np.log(mine["value"])).groupby("lr")["log"].mean()
             line[f"{rule}_lr"] = means.idxmin()
             both[rule] = mine[mine["lr"] == means.idxmin()].set_index("seed").sort_index()
-        line["n"] = len(both["mup"])
+        seeds = both["standard"].index.intersection(both["mup"].index)
+        both = {rule: own.loc[seeds] for rule, own in both.items()}
+        line["n"] = len(seeds)
         pairs = {"value": [both[rule]["value"].to_numpy(float) for rule in RULES]}
         pairs["memorize"] = [
             both[rule]["steps_to_memorize"].fillna(both[rule]["steps"]).to_numpy(float) for rule in RULES
@@ -239,7 +241,7 @@ def _drawing(name: str, runs: pd.DataFrame, words: str, machines: Sequence[str])
             f"{first['task.name']} (p = {first['task.p']}), {first['train_fraction']:.0%} of the examples for training, perceptron with two hidden "
             f"layers; n = {n} seeds: geometric means of the {words}"
             + (f", runs that do not within {worst:,.0f} count there" if np.isfinite(worst) else "")
-            + f". Dots below: the best rate of each seed. In the titles: its drift from width {widths[0]} to {widths[-1]} in octaves, and its "
+            + f". Strokes below: the best rate of each seed. In the titles: its drift from width {widths[0]} to {widths[-1]} in octaves, and its "
             f"95 % t interval. Trained on: {'; '.join(machines)}.",
         )
     tables = {"": table, "best": best, "rates": rates, "runs": runs.drop(columns=["rule", "width", "lr", "value"])}
