@@ -310,6 +310,12 @@ FIGURES = (  # source, published, figure, experiment
         "power2022_fraction",
         "power2022",
     ),
+    (
+        "Power et al. 2022, figure 1",
+        "without decay: memorised before 10³ steps, validation accuracy rises at 10⁵",
+        "power2022",
+        "power2022",
+    ),
     ("Power et al. 2022, figure 2", "of all interventions weight decay helps most", "power2022_ablation", "power2022"),
 )
 CLAIMS = (
