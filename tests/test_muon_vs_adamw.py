@@ -243,6 +243,14 @@ def test_what_reproducing_says_of_the_searches_is_in_their_table():
     counts = (own["adamw"].min(), own["adamw"].max(), own["muon"].min(), own["muon"].max())
     assert "had {} to {} configurations for two numbers, Muon's {} to {} for four".format(*counts) in text
     assert (own["adamw"] <= 10).sum() == 3
+    names = [name for name in trials if name.startswith("optimizer.")]
+    different = (
+        trials[trials["within"]].drop_duplicates(["task", "optimizer", *names]).groupby(["optimizer", "task"]).size()
+    )
+    counts = (different["adamw"].min(), different["adamw"].max(), different["muon"].min(), different["muon"].max())
+    assert "hold {} to {} different configurations, Muon's {} to {}.".format(*counts) in text
+    first = trials[(trials["optimizer"] == "adamw") & (trials["trial"] < 10)]
+    assert len(first[names].drop_duplicates()) == 10
     best = trials[trials["best"]].set_index(["task", "optimizer"])["value"]
     late = trials[~trials["within"]].groupby(["task", "optimizer"])["value"].min()
     for key, words in (
