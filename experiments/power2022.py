@@ -312,7 +312,11 @@ def _share_verdict(table: pd.DataFrame) -> Verdict | None:
     following = table["train_fraction"][int(known.index[0]) + 1]
     low, high = row["growth_low"], np.inf if row["growth_is_bound"] else row["growth_high"]
     rises = table["mean_steps"].is_monotonic_decreasing
-    answer = "consistent" if low <= 1.5 and high >= 1.4 and rises else "in part (it rises)" if low > 1 else "undecided"
+    answer = "consistent" if rises else "in part (not at every share)"
+    if low > 1.5 or high < 1.4:
+        answer = "not consistent"
+    elif low <= 1:
+        answer = "undecided"
     if answer == "consistent" and row["growth_is_bound"]:
         answer = "consistent so far"
     sign = "at least " if row["growth_is_bound"] else ""

@@ -107,19 +107,26 @@ def answer(tables: Tables) -> str:
     tuned, defaults = tables["muon_vs_adamw"], tables["muon_vs_adamw_stated"]
     together = tuned[tuned["task"] == "all"].iloc[0]
     each = tuned[tuned["task"] != "all"]
-    sooner = int((each["ratio_low"] > 1).sum())
-    stated = defaults[(defaults["task"] == "all") & (defaults["reading"] == "same decay a step")].iloc[0]
+    sooner, later = (int(side.sum()) for side in (each["ratio_low"] > 1, each["ratio_high"] < 1))
+    cheaper, dearer = (each["ratio_low"] > each["step_cost"]).sum(), (each["ratio_high"] < each["step_cost"]).sum()
+    stated = defaults[defaults["task"] == "all"]
     in_steps = together[["ratio", "ratio_low", "ratio_high"]]
     operations = in_steps * together["ratio_in_operations"] / together["ratio"]  # what a step costs is no estimate
     operations = operations.set_axis(["operations", "operations_low", "operations_high"])
     return (
-        f"In steps, {_yes(in_steps)}: tuned alike, Muon is ahead on {sooner} of {len(each)} tasks, and AdamW takes {interval(together, 'ratio', 2)} "
+        f"In steps, {_yes(in_steps)}: tuned alike, Muon is ahead on {sooner} of {len(each)} tasks, AdamW on {later}, and AdamW takes {interval(together, 'ratio', 2)} "
         f"times as many steps to 95 % validation accuracy, {interval(together, 'kept_ratio', 2)} times until it stays there (geometric mean over "
         f"the tasks, n = {together['n']:.0f} paired seeds, 95 % intervals; published: {TVEIT:.2f} times the epochs). In arithmetic, "
-        f"{_yes(operations)}: a step of Muon takes {together['step_cost']:.1f} times as much, so AdamW takes "
-        f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times the operations. At stated numbers, untuned, it is "
-        f"{interval(stated, 'ratio', 2)} times the steps (n = {stated['n']:.0f})."
+        f"{_yes(operations)}: a step of Muon takes {together['step_cost']:.1f} times as much here, where forward and backward pass are cut short, so AdamW takes "
+        f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times the operations (task by task, "
+        f"Muon is ahead on {cheaper}, AdamW on {dearer}). At usual numbers, untuned, it is "
+        f"{_each_reading(stated)} times the steps (n = {stated['n'].min():.0f})."
     )
+
+
+def _each_reading(lines: pd.DataFrame) -> str:
+    """The ratio in each reading of what the paper does not state."""
+    return " or ".join(interval(line, "ratio", 2) for line in lines.to_dict("records"))
 
 
 def _yes(ratio: pd.Series) -> str:
@@ -176,16 +183,14 @@ def _epochs(tables: Tables) -> Found:
 
 
 def _wider_tuning(tables: Tables) -> Found:
-    tuned, stated = (
-        tables.line("muon_vs_adamw", task="all"),
-        tables.line("muon_vs_adamw_stated", task="all", reading="same decay a step"),
-    )
-    words = f"stated {interval(stated, 'ratio', 2)}, tuned {interval(tuned, 'ratio', 2)}"
+    tuned, stated = tables.line("muon_vs_adamw", task="all"), tables["muon_vs_adamw_stated"]
+    readings = stated[stated["task"] == "all"]
+    words = f"stated {_each_reading(readings)}, tuned {interval(tuned, 'ratio', 2)}"
     if tuned["ratio_low"] <= 1:
         return Found(words, "reproduced")
-    return Found(
-        words, "in part: it shrinks and stays" if tuned["ratio_high"] < stated["ratio_low"] else "not reproduced"
-    )
+    shrinks, of = int((readings["ratio_low"] > tuned["ratio_high"]).sum()), len(readings)
+    in_some = "" if shrinks == of else f" against {shrinks} of {of} readings of what is stated"
+    return Found(words, f"in part: it stays, and shrinks{in_some}" if shrinks else "not reproduced")
 
 
 def _subtraction(tables: Tables) -> Found:
@@ -303,6 +308,12 @@ FIGURES = (  # source, published, figure, experiment
         "Power et al. 2022, figure 1",
         "one percent less of the data: 40 to 50 % more steps",
         "power2022_fraction",
+        "power2022",
+    ),
+    (
+        "Power et al. 2022, figure 1",
+        "without decay: memorised before 10³ steps, validation accuracy rises at 10⁵",
+        "power2022",
         "power2022",
     ),
     ("Power et al. 2022, figure 2", "of all interventions weight decay helps most", "power2022_ablation", "power2022"),

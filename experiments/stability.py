@@ -14,7 +14,7 @@ Definition First: the first evaluation with validation accuracy >= 0.95. The win
            cuts short is never one that stays or settles; nor is one that is below at the end. In means these count at the first
            evaluation at which they can have settled, which is a lower bound.
 Shows      (Laptop.) Tuned with decoupled decay, what is learned stays: no run of AdamW falls below 95 % up to ten times its first
-           crossing, one of Muon's ten does, once, at 95 %, and none once embeddings and head are frozen. What falls is the other
+           crossing, one of Muon's ten does, once, at 94.5 %, and none once embeddings and head are frozen. What falls is the other
            kind: Adam and RMSprop, whose decay is part of the gradient, dip 9 and 31 times a run, down to 3 and 15 %.
 """
 

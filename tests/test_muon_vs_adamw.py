@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from made_up import made_up, rising
 
 from grokking.engine.operations import operations
@@ -184,6 +185,34 @@ def test_what_reproducing_says_of_the_tuned_layer_is_in_its_table():
     assert means in text
 
 
+def test_what_reproducing_says_of_the_tuned_layer_without_parity_and_of_delays_is_in_its_runs():
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    table = pd.read_csv("figures/published/muon_vs_adamw.csv").set_index("task").drop(index=["parity", "all"])
+    steps, operations = (np.exp(np.log(table[name]).mean()) for name in ("ratio", "ratio_in_operations"))
+    assert f"(without it {operations:.2f}, and in steps {steps:.2f})" in text
+    runs = pd.read_csv("figures/published/muon_vs_adamw_runs.csv")
+    delays = runs.groupby(["optimizer.name", "task.name"])["delay"].median()
+    late = [("adamw", "mod_exp"), ("adamw", "mod_div"), ("adamw", "mod_sub"), ("muon", "parity")]
+    said = "a median of {:.0f} steps on x to the y, {:.0f} on x / y and {:.0f} on x − y, Muon {:.0f} on parity"
+    assert said.format(*delays[late]) in text
+    assert delays.drop(late).max() == 10
+
+
+def test_a_step_of_the_plain_loop_is_as_much_arithmetic_as_reproducing_says():
+    from muon_and_adamw import TASKS
+    from plain_loop import PlainLoop, plain_model
+    from torch.utils.flop_counter import FlopCounterMode
+
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    adamw, muon = (run_spec({**TASKS["mod_add"], "optimizer.name": name}, 0) for name in ("adamw", "muon"))
+    loop = PlainLoop(adamw, plain_model(adamw), torch.device("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        loop.advance()
+    plain, here = counter.get_total_flops(), operations(adamw)
+    muons = 1 + (operations(muon) - here) / plain
+    assert f"is {plain / here:.1f} times the arithmetic and one of Muon {muons:.2f} times that" in text
+
+
 def test_what_reproducing_says_of_the_stated_layer_is_in_its_table():
     text = " ".join(Path("REPRODUCING.md").read_text().split())
     stated = pd.read_csv("figures/published/muon_vs_adamw_stated.csv").set_index(["reading", "task"])["ratio"]
@@ -205,6 +234,35 @@ def test_what_reproducing_says_of_thresholds_is_in_their_table():
     assert "on x − y it is gone at 100 %" in text
     assert tuple(table.loc[("gcd", 0.99), ["first_events", "second_events"]]) == (2, 0)
     assert "on gcd at 99 %, which two of AdamW's runs reach and none of Muon's" in text
+
+
+def test_what_reproducing_says_of_the_searches_is_in_their_table():
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    trials = pd.read_csv("figures/published/muon_vs_adamw_tuning.csv")
+    own = trials[trials["within"] & (trials["origin"] == trials["task"])].groupby(["optimizer", "task"]).size()
+    counts = (own["adamw"].min(), own["adamw"].max(), own["muon"].min(), own["muon"].max())
+    assert "had {} to {} configurations for two numbers, Muon's {} to {} for four".format(*counts) in text
+    assert (own["adamw"] <= 10).sum() == 3
+    names = [name for name in trials if name.startswith("optimizer.")]
+    different = (
+        trials[trials["within"]].drop_duplicates(["task", "optimizer", *names]).groupby(["optimizer", "task"]).size()
+    )
+    counts = (different["adamw"].min(), different["adamw"].max(), different["muon"].min(), different["muon"].max())
+    assert "hold {} to {} different configurations, Muon's {} to {}.".format(*counts) in text
+    first = trials[(trials["optimizer"] == "adamw") & (trials["trial"] < 10)]
+    assert len(first[names].drop_duplicates()) == 10
+    best = trials[trials["best"]].set_index(["task", "optimizer"])["value"]
+    late = trials[~trials["within"]].groupby(["task", "optimizer"])["value"].min()
+    for key, words in (
+        (("mod_add", "adamw"), "{:.0f} steps for the {:.0f}"),
+        (("parity", "muon"), "{:.0f} for its {:.0f}"),
+    ):
+        assert words.format(late[key], best[key]) in text
+    start = trials.groupby(["task", "optimizer"])["value"].first()
+    assert [task for task in start.index.unique(0) if best[task, "adamw"] == start[task, "adamw"]] == [
+        "mod_div",
+        "mod_exp",
+    ]
 
 
 def test_captions_hold_no_code(at_stated_numbers):

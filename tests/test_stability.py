@@ -149,4 +149,9 @@ def test_what_is_said_of_the_published_runs_is_in_their_table():
         f"{dips['adam']:.0f} and {dips['rmsprop']:.0f} times a run, down to {lowest['adam']} and {lowest['rmsprop']} %"
         in own
     )
-    assert f"once, at {lowest['muon']} %" in own
+    deepest = f"{100 * table.loc['muon', 'lowest']:.1f} %"
+    assert f"once, at {deepest}" in own
+    assert f"dips, once, to {deepest}" in text
+    adamw = found[found["arm"] == "adamw"]
+    assert (adamw["settled"] == adamw["first"]).all()
+    assert len(adamw) == 10
