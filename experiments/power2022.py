@@ -414,6 +414,8 @@ def _ablation_verdict(table: pd.DataFrame, budget: int) -> Verdict | None:
     first = decay["mean_steps"] < others["mean_steps"].min()
     between = decay["mean_steps"] <= start["mean_steps"] <= of.loc["Adam", "mean_steps"]
     answer = "consistent" if first and between else "in part" if first or between else "not consistent"
+    if first and start["is_bound"] and of.loc["Adam", "is_bound"]:
+        answer = "undecided"  # which of the two is later is not known
     if answer == "consistent" and others["is_bound"].any():
         answer = "consistent so far"
     bound = "≤ " if of.loc["Adam", "is_bound"] else ""

@@ -402,7 +402,9 @@ def _verdict(table: pd.DataFrame) -> Verdict:
     if len(told) < len(CELLS):
         answer = "undecided"
     elif len(below):
-        answer = "consistent"
+        # What turns must be what the claim names: the batch size, and the width, which is a transformer's embedding dimension.
+        turned = [below["cell"].isin(PANELS[panel].values()).any() for panel in list(PANELS)[:2]]
+        answer = "consistent" if all(turned) else "in part"
     elif len(around):
         answer = "undecided"
     else:

@@ -201,6 +201,7 @@ def test_what_reproducing_says_of_the_tuned_layer_without_parity_and_of_delays_i
 def test_a_step_of_the_plain_loop_is_as_much_arithmetic_as_reproducing_says():
     from muon_and_adamw import TASKS
     from plain_loop import PlainLoop, plain_model
+    from published import PLAIN_STEP
     from torch.utils.flop_counter import FlopCounterMode
 
     text = " ".join(Path("REPRODUCING.md").read_text().split())
@@ -211,6 +212,7 @@ def test_a_step_of_the_plain_loop_is_as_much_arithmetic_as_reproducing_says():
     plain, here = counter.get_total_flops(), operations(adamw)
     muons = 1 + (operations(muon) - here) / plain
     assert f"is {plain / here:.1f} times the arithmetic and one of Muon {muons:.2f} times that" in text
+    assert muons == pytest.approx(PLAIN_STEP, abs=0.005)
 
 
 def test_what_reproducing_says_of_the_stated_layer_is_in_its_table():

@@ -117,10 +117,11 @@ def test_the_answer_is_three_sentences_of_numbers_from_the_tables(tmp_path):
     words = answer(comparison(tmp_path, (1.25, 1.2, 1.3), (2.0, 1.9, 2.1)))
     assert words.count(". ") == 2
     assert words.startswith(
-        "In steps, yes: tuned alike, Muon is ahead on 2 of 2 tasks, AdamW on 0, and AdamW takes 1.25 [1.20, 1.30] times as many steps"
+        "In steps, yes: each at the best that as many run-steps of search found, Muon is ahead on 2 of 2 tasks, AdamW on 0, and AdamW takes 1.25 [1.20, 1.30] times as many steps"
     )
     assert (
-        "In arithmetic, no: a step of Muon takes 2.2 times as much here, where forward and backward pass are cut short, so AdamW takes 0.57 [0.55, 0.59] times the operations "
+        "in a plain loop Muon's takes 1.26 times as much, and AdamW in all 0.99 [0.95, 1.03] times the operations; here, where forward and "
+        "backward pass are cut short, 2.2 times as much, and AdamW 0.57 [0.55, 0.59] times "
         "(task by task, Muon is ahead on 0, AdamW on 2)" in words
     )
     assert "At usual numbers, untuned, it is 2.00 [1.90, 2.10] times" in words
@@ -128,5 +129,7 @@ def test_the_answer_is_three_sentences_of_numbers_from_the_tables(tmp_path):
 
 def test_the_answer_turns_with_the_intervals(tmp_path):
     words = answer(comparison(tmp_path, (0.8, 0.7, 0.9), (2.0, 1.9, 2.1)))
-    assert words.startswith("In steps, no: tuned alike, Muon is ahead on 0 of 2 tasks, AdamW on 2")
+    assert words.startswith(
+        "In steps, no: each at the best that as many run-steps of search found, Muon is ahead on 0 of 2 tasks, AdamW on 2"
+    )
     assert answer(comparison(tmp_path, (1.2, 0.9, 1.6), (2.0, 1.9, 2.1))).startswith("In steps, neither is ahead")
