@@ -116,8 +116,8 @@ def answer(tables: Tables) -> str:
         f"In steps, {_yes(in_steps)}: tuned alike, Muon is ahead on {sooner} of {len(each)} tasks, and AdamW takes {interval(together, 'ratio', 2)} "
         f"times as many steps to 95 % validation accuracy, {interval(together, 'kept_ratio', 2)} times until it stays there (geometric mean over "
         f"the tasks, n = {together['n']:.0f} paired seeds, 95 % intervals; published: {TVEIT:.2f} times the epochs). In arithmetic, "
-        f"{_yes(operations)}: a step of Muon takes {together['step_cost']:.1f} times as much, so AdamW takes "
-        f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times the operations. At stated numbers, untuned, it is "
+        f"{_yes(operations)}: a step of Muon takes {together['step_cost']:.1f} times as much as one of AdamW, so AdamW takes "
+        f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times the operations. Untuned, at numbers that were stated by others, AdamW takes "
         f"{interval(stated, 'ratio', 2)} times the steps (n = {stated['n']:.0f})."
     )
 

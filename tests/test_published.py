@@ -110,10 +110,10 @@ def test_the_answer_is_three_sentences_of_numbers_from_the_tables(tmp_path):
         "In steps, yes: tuned alike, Muon is ahead on 2 of 2 tasks, and AdamW takes 1.25 [1.20, 1.30] times as many steps"
     )
     assert (
-        "In arithmetic, no: a step of Muon takes 2.2 times as much, so AdamW takes 0.57 [0.55, 0.59] times the operations"
-        in words
+        "In arithmetic, no: a step of Muon takes 2.2 times as much as one of AdamW, so AdamW takes 0.57 [0.55, 0.59] times the "
+        "operations" in words
     )
-    assert "At stated numbers, untuned, it is 2.00 [1.90, 2.10] times" in words
+    assert "Untuned, at numbers that were stated by others, AdamW takes 2.00 [1.90, 2.10] times" in words
 
 
 def test_the_answer_turns_with_the_intervals(tmp_path):
