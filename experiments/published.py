@@ -121,7 +121,7 @@ def answer(tables: Tables) -> str:
         f"the tasks, n = {together['n']:.0f} paired seeds, 95 % intervals; published: {TVEIT:.2f} times the epochs). In arithmetic it "
         f"depends on the rest of a step: in a plain loop Muon's takes {PLAIN_STEP:.2f} times as much, and AdamW in all {interval({**plain, 'is_bound': False}, 'plain', 2)} times "
         f"the operations; here, where forward and backward pass are cut short, {together['step_cost']:.1f} times as much, and AdamW "
-        f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times (task by task, Muon is ahead on {cheaper}, AdamW on {dearer}). At usual numbers, untuned, it is "
+        f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times (task by task, Muon is ahead on {cheaper}, AdamW on {dearer}). Untuned, at usual numbers, AdamW takes "
         f"{_each_reading(stated)} times the steps (n = {stated['n'].min():.0f})."
     )
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from grokking.errors import BadInput, Interrupted, Unwritable, notices_as_sentences
 
+SAVING = ("run", "sweep", "tune")  # commands that go on where they were stopped
 retries = 0
 RETRY = 0.05  # seconds until a signal that came amid an import is looked at again
 MOST_RETRIES = 80  # as patient as a step is given time to end
@@ -22,7 +23,9 @@ def main() -> None:
         signal.signal(number, _interrupt)
     sys.stderr = Tolerant(sys.stderr)
     notices_as_sentences()
-    again = f"This continues from what was last saved:\n  {_command(sys.argv)}"
+    saving = sys.argv[1:2] and sys.argv[1] in SAVING
+    words = "This continues from what was last saved" if saving else "This begins again"
+    again = f"{words}:\n  {_command(sys.argv)}"
     try:
         from grokking.cli import command_line
 

@@ -17,7 +17,7 @@ from grokking.optim.transforms import transforms
 from grokking.optim.trial import try_optimizer, try_schedule, try_transform
 from grokking.registry import Scalar, Settings, Share, is_rate, suggest
 from grokking.scaling import check_factors
-from grokking.setting import DEFAULTS, Setting
+from grokking.setting import DEFAULTS, KINDS, Setting
 from grokking.tasks import prompted, split, tasks
 
 PER_RUN = ("optimizer", "schedule", "transform")  # whose float options are numbers of each run, and split no cohort
@@ -42,7 +42,10 @@ def refuse_unknown(settings: Settings, known: Settings) -> None:
             _, own, rest = name.partition("transform.")
             if own and (called := rest.partition(".")[0]) in transforms:
                 raise BadInput(f"{name} is an option of a transform that is not in use; add transforms={called}")
-            raise BadInput(f"unknown setting {name!r}; {suggest(name, sorted(known))}")
+            kind, _, option = name.partition(".")
+            having = [entry.name for entry in KINDS[kind].values() if option in entry.defaults] if kind in KINDS else []
+            others = f" (an option of {kind}.name={', '.join(having)})" if having else ""
+            raise BadInput(f"unknown setting {name!r}{others}; {suggest(name, sorted(known))}")
 
 
 def told_by_the_name(settings: Settings) -> Settings:

@@ -23,6 +23,7 @@ from torch.func import functional_call, vmap
 
 from grokking.engine.cohort import Tensors, start
 from grokking.engine.trainer import Trainer
+from grokking.errors import BadInput
 from grokking.registry import Settings
 from grokking.roles import Role
 from grokking.runs import RunSpec, run_spec
@@ -42,8 +43,19 @@ def coordinates(settings: Settings, widths: Sequence[int], seeds: Sequence[int],
     return pd.concat([_at_width(settings, width, seeds, steps) for width in widths], ignore_index=True)
 
 
-def _at_width(settings: Settings, width: int, seeds: Sequence[int], steps: int) -> pd.DataFrame:
+def specs_of(settings: Settings, width: int, seeds: Sequence[int], steps: int) -> list[RunSpec]:
+    """What is measured at one width: these settings on a few examples; `BadInput` where they are none."""
     specs = [run_spec({**FEW, **settings, "model.width": width, "steps": steps}, seed) for seed in seeds]
+    if specs[0].setting.external:
+        name = specs[0].setting.name("optimizer")
+        raise BadInput(
+            f"optimizer {name!r} trains run by run, which is not measured; take one of `grokking list optimizers`"
+        )
+    return specs
+
+
+def _at_width(settings: Settings, width: int, seeds: Sequence[int], steps: int) -> pd.DataFrame:
+    specs = specs_of(settings, width, seeds, steps)
     trainer = Trainer(specs[0].setting, CPU)
     cohort = start(specs, CPU, places=trainer.places)
     tokens = trainer.data.tokens[trainer.data.batch(cohort)]
@@ -66,7 +78,7 @@ def at_rest(settings: Settings, widths: Sequence[int], seeds: Sequence[int], ste
 
 
 def _rest(settings: Settings, width: int, seeds: Sequence[int], steps: int) -> pd.DataFrame:
-    specs = [run_spec({**FEW, **settings, "model.width": width, "steps": steps}, seed) for seed in seeds]
+    specs = specs_of(settings, width, seeds, steps)
     trainer = Trainer(specs[0].setting, CPU)
     cohort = start(specs, CPU, places=trainer.places)
     rows = trainer.data.batch(cohort)

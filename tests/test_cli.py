@@ -16,7 +16,7 @@ import pytest
 from grokking.__main__ import _command, main
 from grokking.cli import command_line
 from grokking.commands.arguments import parse_seeds
-from grokking.errors import BadInput, Notice
+from grokking.errors import BadInput, Interrupted, Notice
 from grokking.store import load
 from grokking.tasks import tasks
 
@@ -297,6 +297,21 @@ def test_a_users_task_and_optimizer_train_from_one_file_in_worker_processes(tmp_
 
 
 LONG = ("--optimizer", "sgd", "--seeds", "0:2", "--set", "task.p=7", "model.width=16", "evaluation.growth=0.5")
+
+
+@pytest.mark.parametrize(("name", "words"), [("power", "This begins again"), ("sweep", "This continues from what was")])
+def test_only_what_saves_is_said_to_continue(name, words, monkeypatch, capsys):
+    def stopped(_):
+        raise Interrupted(130)
+
+    monkeypatch.setattr("grokking.cli.command_line", stopped)
+    monkeypatch.setattr("sys.argv", ["grokking", name])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.stderr", sys.stderr)  # put back afterwards
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert f"grokking: stopped. {words}" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -135,12 +135,50 @@ def test_the_command_says_pass_or_fail_and_draws(tmp_path, capsys):
 
 @pytest.mark.parses
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [(["--widths", "64,x"], "widths = 'x'"), (["--widths", "64,128"], "three"), (["--steps", "0"], "steps = 0")],
+    ("lr", "said"), [("1e-30", "change nothing that layers give out"), ("1e30", "overflow at width 16")]
 )
-def test_what_the_command_cannot_measure(words, said):
+def test_steps_that_show_nothing_are_no_verdict(lr, said, tmp_path):
     from grokking.cli import command_line
     from grokking.errors import BadInput
 
+    words = ["coordinates", "--widths", "16,24,32", "--seeds", "0:2", "--figures", str(tmp_path)]
+    with pytest.raises(BadInput, match=said):
+        command_line([*words, "--set", f"optimizer.lr={lr}"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parses
+def test_a_verdict_on_two_seeds_says_what_its_intervals_do_not_exclude(tmp_path, capsys):
+    from grokking.cli import command_line
+
+    words = ["coordinates", "--widths", "16,32,64", "--seeds", "0:2", "--figures", str(tmp_path)]
+    assert command_line(words) == 1
+    assert capsys.readouterr().out.endswith(
+        "2 of them the 95 % interval does not exclude theory; more --seeds would tell\n"
+    )
+
+
+@pytest.mark.parses
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--widths", "64,x"], "widths = 'x'"),
+        (["--widths", "64,128"], "three"),
+        (["--steps", "0"], "steps = 0"),
+        (["--set", "optimizer.name=muon"], "--set optimizer.name = 'muon', but here --optimizer says it"),
+        (["--set", "model.width=7"], "--set model.width = '7', but here --widths says it"),
+        (["--model", "transformer", "--widths", "64,128,130"], "model.width = 130 is not a multiple of"),
+        (["--optimizer", "torch.optim.NAdam", "--scaling", "standard"], "'torch.optim.NAdam' trains run by run"),
+        (["--figures", "/proc/nowhere"], "cannot write figures to '/proc/nowhere'"),
+    ],
+)
+def test_what_the_command_cannot_measure_is_said_before_it_begins(words, said, monkeypatch):
+    from grokking.cli import command_line
+    from grokking.errors import BadInput
+
+    def measured(*_):
+        raise AssertionError("it has begun")
+
+    monkeypatch.setattr("grokking.coordinates.coordinates", measured)
     with pytest.raises(BadInput, match=said):
         command_line(["coordinates", *words])

@@ -397,9 +397,34 @@ def test_adopted_runs_are_not_trained_again_and_are_drawn(tmp_path, capsys):
     adopt = ["--out", str(tmp_path / "second"), "--adopt", str(tmp_path / "p")]
     capsys.readouterr()
     command_line(["sweep", str(path), "--scale", "smoke", *adopt])
-    assert "0 of 0 runs to train" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"2 of 2 runs are adopted from {tmp_path / 'p'}" in said
+    assert "0 of 0 runs to train" in said
     command_line(["draw", str(path), "--scale", "smoke", "--figures", str(tmp_path / "q"), *adopt])
     assert (tmp_path / "q" / "tiny.csv").read_bytes() == (tmp_path / "p" / "tiny.csv").read_bytes()
+    for name, content in (("tiny.json", "[]"), ("tiny.csv", ""), ("tiny_runs.csv", "a,b\n1,2\n")):
+        (tmp_path / "p" / name).write_text(content)
+        with pytest.raises(BadInput, match=f"{name} is damaged; copy the published files together"):
+            command_line(["sweep", str(path), "--scale", "smoke", *adopt])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="empty' holds no published runs"):
+        command_line(["sweep", str(path), "--scale", "smoke", "--adopt", str(tmp_path / "empty")])
+
+
+def test_a_picture_that_needs_missing_runs_says_so_and_other_errors_stay_errors(tmp_path):
+    path = tmp_path / "tiny_experiment.py"
+    both = EXPERIMENT[: EXPERIMENT.index("def draw")] + "def draw(results):\n    results.runs.iloc[1]\n    return []\n"
+    places = ["--scale", "smoke", "--out", str(tmp_path / "results")]
+    path.write_text(both.replace("range(2)", "range(1)"))
+    command_line(["sweep", str(path), "--workers", "1", *places])
+    with pytest.raises(IndexError):
+        command_line(["draw", str(path), "--figures", str(tmp_path / "p"), *places])
+    path = tmp_path / "with_another_seed.py"
+    path.write_text(both)
+    with pytest.raises(
+        BadInput, match=r"cannot be drawn yet, as runs are missing \(IndexError: .*\); sweep the other 1 first"
+    ):
+        command_line(["draw", str(path), "--figures", str(tmp_path / "p"), *places])
 
 
 def test_publishing_refuses_to_replace_a_larger_n(tmp_path):

@@ -124,7 +124,7 @@ def test_the_answer_is_three_sentences_of_numbers_from_the_tables(tmp_path):
         "backward pass are cut short, 2.2 times as much, and AdamW 0.57 [0.55, 0.59] times "
         "(task by task, Muon is ahead on 0, AdamW on 2)" in words
     )
-    assert "At usual numbers, untuned, it is 2.00 [1.90, 2.10] times" in words
+    assert "Untuned, at usual numbers, AdamW takes 2.00 [1.90, 2.10] times" in words
 
 
 def test_the_answer_turns_with_the_intervals(tmp_path):

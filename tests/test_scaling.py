@@ -296,7 +296,10 @@ def test_factors_by_the_names_of_numbers():
         ({"scaling__base_width": 0}, "scaling.base_width = 0: model.width = 0; allowed"),
         ({"transforms": "decay_to_start"}, "transform 'decay_to_start' changes weights or updates by rates"),
         ({"scaling__name": "mu"}, "unknown scaling 'mu'; did you mean mup?"),
-        ({"scaling__name": "standard"}, "scaling.base_width"),
+        (
+            {"scaling__name": "standard"},
+            r"'scaling.base_width' \(an option of scaling.name=mup, spectral\); did you mean",
+        ),
     ],
 )
 def test_what_cannot_be_scaled_is_one_sentence(changed, words):
@@ -323,6 +326,20 @@ def test_places_are_not_parameters():
     assert {place.value for place in Place} & {name for name, _ in setting().model().named_parameters()} == set()
     assert Update(Geometry.ENTRYWISE, size=ENTRYWISE.size) == ENTRYWISE
     assert np.isclose(mup(Part(Place.SCORES, (8,), (2,), 4.0)).forward, 0.5)
+
+
+@pytest.mark.parses
+def test_the_list_of_factors_is_refused_before_anything_is_printed(capsys):
+    from grokking.cli import command_line
+
+    for words, said in (
+        (["--width", "0"], "model.width = 0; allowed"),
+        (["--base", "0"], "scaling.base_width = 0: model.width = 0; allowed"),
+        (["--set", "model.name=mlp"], "--set model.name = 'mlp', but here --model says it"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            command_line(["list", "scaling", "mup", *words])
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.parses

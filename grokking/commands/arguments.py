@@ -101,6 +101,15 @@ def told(settings: Sequence[str], flags: Mapping[str, object]) -> dict[str, str]
     return {**said, **found}
 
 
+def told_beside(settings: Sequence[str], flags: Mapping[str, str]) -> dict[str, str]:
+    """What `--set` says of everything but what `flags` (setting → its flag) say by themselves: those would overrule it."""
+    found = told(settings, {})
+    for name, flag in flags.items():
+        if name in found:
+            raise BadInput(f"--set {name} = {found[name]!r}, but here {flag} says it; say it there")
+    return found
+
+
 def on_recipe(recipe: str | None, changed: Settings) -> dict[str, Scalar]:
     """The settings of a recipe, if one is named, with what is `changed`; says which of its own no longer apply."""
     from grokking.recipes import RECIPES, of_recipe

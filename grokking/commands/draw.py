@@ -1,14 +1,18 @@
 """`grokking draw`: tables to figures, without training."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grokking.commands.arguments import Files, Imports
 from grokking.errors import BadInput
+from grokking.errors import words as words_of
 
 if TYPE_CHECKING:
+    from grokking.experiment import Experiment
     from grokking.plotting import Drawing
+    from grokking.store import Results
 
 
 def draw(
@@ -45,12 +49,13 @@ def draw(
         results = load(out, [spec.run_id for spec in experiment.specs(scale)], adopt, check_verify(verify))
         if results.runs.empty:
             raise BadInput(f"no run of {path} at scale {scale!r} is stored in {str(out)!r}; sweep it first")
+        make_writable(figures, "figures")
+        drawings = _drawings(experiment, results)
         if results.missing:
             print(
                 f"grokking: {results.missing} runs of {path} are not trained yet; drawn without them", file=sys.stderr
             )
-        make_writable(figures, "figures")
-        for drawing in experiment.draw(results):
+        for drawing in drawings:
             files = save(drawing, figures)
             print(f"{files[0]}: {drawing.verdict}" if drawing.verdict else files[0])
             if drawing.markdown is not None:
@@ -66,6 +71,19 @@ def draw(
 
         rewrite_documents()
     return 0
+
+
+def _drawings(experiment: "Experiment", results: "Results") -> Sequence["Drawing"]:
+    """The experiment's pictures; `BadInput` where runs are missing that it cannot be drawn without."""
+    try:
+        return experiment.draw(results)
+    except Exception as error:
+        if not results.missing:
+            raise
+        why = str(error) if isinstance(error, BadInput) else words_of(error)
+        raise BadInput(
+            f"{experiment.path} cannot be drawn yet, as runs are missing ({why}); sweep the other {results.missing} first"
+        ) from error
 
 
 def _as_published(drawing: "Drawing") -> str:

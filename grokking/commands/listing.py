@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from grokking.commands.arguments import Imports, Set, told
+from grokking.commands.arguments import Imports, Set, told_beside
 
 if TYPE_CHECKING:
     from grokking.registry import Entry, Settings
+
+FLAGS = {  # setting → which argument says it
+    "model.name": "--model",
+    "optimizer.name": "--optimizer",
+    "scaling.name": "the name behind scaling",
+    "model.width": "--width",
+    "scaling.base_width": "--base",
+}
 
 
 def list_(
@@ -49,15 +57,16 @@ def list_(
         print(_recipes(name, verbose))
         return 0
     registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind, r.kind + "s", r.kind + "es"))
-    if name:
-        entry = registry[name]
+    entry, factors = registry[name] if name else None, ""
+    if kind == "scaling":  # before anything is printed, as it may be refused
+        names: Settings = {"scaling.name": name or "mup", "model.name": model, "optimizer.name": optimizer}
+        factors = _factors({**told_beside(set, FLAGS), **names}, width, base)
+    if entry is not None:
         print(f"{entry.name}: {inspect.cleandoc(entry.make.__doc__ or '')}\n\n{_defaults(entry)}")
         if kind == "models":
             print(f"\n{roles_of_model(name)}")
-        if kind == "scaling":
-            print(
-                f"\n{_factors({**told(set, {}), 'scaling.name': name, 'model.name': model, 'optimizer.name': optimizer}, width, base)}"
-            )
+        if factors:
+            print(f"\n{factors}")
         return 0
     column = max(len(name) for name in registry) + 2
     for entry in registry.values():
@@ -71,9 +80,8 @@ def list_(
             "\nand any torch.optim.Optimizer by its dotted name, trained one run at a time: torch.optim.NAdam, "
             "pytorch_optimizer.SophiaH, or my_file.MyOptimizer after --import my_file.py"
         )
-    if kind == "scaling":
-        names = {"scaling.name": "mup", "model.name": model, "optimizer.name": optimizer}
-        print(f"\nmup:\n{_factors({**told(set, {}), **names}, width, base)}")
+    if factors:
+        print(f"\nmup:\n{factors}")
     return 0
 
 

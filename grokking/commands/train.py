@@ -151,6 +151,9 @@ def sweep(
         alike.setdefault(scale in experiment.compile, {}).update({s.run_id: s for s in experiment.specs(scale)})
     code = 0
     for declared, specs in alike.items():
-        own = [spec for spec in shard_of(list(specs.values()), *part) if spec.run_id not in known]
+        asked = shard_of(list(specs.values()), *part)
+        own = [spec for spec in asked if spec.run_id not in known]
+        if adopt is not None:
+            print(f"grokking: {len(asked) - len(own)} of {len(asked)} runs are adopted from {adopt}", file=sys.stderr)
         code = max(code, train(own, where, (*imports, *experiments), declared))
     return code

@@ -33,17 +33,22 @@ def adopted(folder: Path | None) -> dict[str, Source]:
     found: dict[str, Source] = {}
     for path in sorted(folder.glob("*_runs.csv")):
         name = path.name.removesuffix("_runs.csv")
-        table = read_runs(path).set_index("run_id", drop=False)
         for needed in (f"{name}.csv", f"{name}.json"):
             if not (folder / needed).is_file():
                 raise BadInput(f"{folder} holds {path.name} but not {needed}; copy the published files together")
-        main = pd.read_csv(folder / f"{name}.csv", dtype={"run_id": str})
-        columns = ["run_id", "step", *(metric for metric in METRICS if metric in main)]
-        curves = dict(list(main[columns].groupby("run_id"))) if {"run_id", "step"} <= set(main.columns) else {}
+        reading = path
         try:
-            facts = json.loads((folder / f"{name}.json").read_text())
+            table = read_runs(path).set_index("run_id", drop=False)
+            reading = folder / f"{name}.csv"
+            main = pd.read_csv(reading, dtype={"run_id": str})
+            columns = ["run_id", "step", *(metric for metric in METRICS if metric in main)]
+            curves = dict(list(main[columns].groupby("run_id"))) if {"run_id", "step"} <= set(main.columns) else {}
+            reading = folder / f"{name}.json"
+            facts = json.loads(reading.read_text())
             source = Source(table, curves, facts["machine"], 60.0 * facts["core_minutes"])
-        except (ValueError, KeyError, TypeError):
-            raise BadInput(f"{folder / f'{name}.json'} is damaged; copy the published files together") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BadInput(f"{reading} is damaged; copy the published files together") from None
         found |= {run_id: source for run_id in table.index if run_id not in found or curves}
+    if not found:
+        raise BadInput(f"adopt = {str(folder)!r} holds no published runs; name a folder with *_runs.csv in it")
     return found
