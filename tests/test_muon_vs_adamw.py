@@ -146,6 +146,19 @@ def test_a_layer_in_which_nothing_generalises_is_drawn():
     assert "| neither | neither |" in drawing.markdown(drawing.tables[""])
 
 
+def test_layers_report_on_other_seeds_and_their_arms_are_what_they_are_called():
+    from muon_vs_adamw import ADAMW, LAYERS, MUON, SOFTMAXES
+
+    assert all(max(layer.seeds) < FIRST_TUNING_SEED for layer in LAYERS.values())
+    for name, settings in SOFTMAXES.items():
+        ((setting, value),) = settings.items()
+        rule, place = name.split(" in ")
+        assert value.split("_")[0] == rule
+        assert setting.startswith({"the loss": "loss.", "attention": "model.attention"}[place])
+    per_step = [arm["optimizer.lr"] * arm["optimizer.weight_decay"] for arm in (ADAMW, MUON)]
+    assert per_step[0] == pytest.approx(per_step[1])  # "the same decay a step"
+
+
 def said_of(width, others):
     """The caption and the verdict of AdamW against these, each with a model of this width."""
     import muon_vs_adamw_figure as figure
