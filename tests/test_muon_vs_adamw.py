@@ -159,6 +159,15 @@ def test_layers_report_on_other_seeds_and_their_arms_are_what_they_are_called():
     assert per_step[0] == pytest.approx(per_step[1])  # "the same decay a step"
 
 
+def test_at_the_same_evaluation_nothing_comes_before_memorising():
+    import muon_vs_adamw_figure as figure
+
+    runs = pd.DataFrame(
+        {"task": "gcd", "steps_to_generalize": [50, 60, 40, None], "steps_to_memorize": [50, 50, None, 50]}
+    )
+    assert figure._before_memorizing(runs) == {"gcd": 1}
+
+
 def said_of(width, others):
     """The caption and the verdict of AdamW against these, each with a model of this width."""
     import muon_vs_adamw_figure as figure
