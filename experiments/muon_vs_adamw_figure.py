@@ -26,6 +26,7 @@ from grokking.versus import PooledTest, at_threshold, pooled_t_test, versus
 PUBLISHED = 153.09 / 102.89
 THRESHOLDS = (0.9, 0.95, 0.99, 1.0)
 HUES = (COLORS["muon"], "#E69F00", "#009E73", "#CC79A7")  # of the readings, in order
+TASK_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#8648E8")
 
 
 Readings = Mapping[str, tuple[str, str]]  # what is compared → AdamW's arm and the other one, values of the column `arm`
@@ -194,9 +195,13 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
     fractions = runs.groupby("task", sort=False)["train_fraction"].first()
     splits = ", ".join(f"{TITLES[task]} {share:.0%}" for task, share in fractions.items())
     first, n = runs.iloc[0], int(table["n"].min())
+    several = len(runs[["model.name", "model.depth", "model.width"]].drop_duplicates()) > 1
+    depth = f"{first['model.depth']} layer{'s' * int(first['model.depth'] > 1)}"
+    model = "models as named" if several else f"transformer with {depth} of width {first['model.width']}"
+    *some, last = dict.fromkeys(label(arm.split(",")[0]) for pair in readings.values() for arm in pair)
     return (
-        f"AdamW and Muon on the tasks of Tveit et al. 2025 and subtraction (p = 97; examples for training: {splits}), transformer with "
-        f"{first['model.depth']} layer{'s' * int(first['model.depth'] > 1)} of width {first['model.width']}, batch 512, n = {n} seeds, the same for all. Left: "
+        f"{', '.join(some)} and {last} on the tasks of Tveit et al. 2025 and subtraction (p = 97; examples for training: {splits}), "
+        f"{model}, batch 512, n = {n} seeds, the same for all. Left: "
         f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot; triangles: not within {first['steps']:,} steps; "
         f"beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
         f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again. "
@@ -205,8 +210,10 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
     )
 
 
-def _verdict(table: pd.DataFrame) -> Verdict:
-    """The published ratio against ours over all tasks."""
+def _verdict(table: pd.DataFrame) -> Verdict | None:
+    """The published ratio against ours over all tasks; None where the other arm is not Muon, of which nothing was claimed."""
+    if set(table["other"]) != {"muon"}:
+        return None
     words, answers = [], []
     for reading, own in table.groupby("reading", sort=False):
         row, each = own[own["task"] == "all"].iloc[0], own[own["task"] != "all"]
@@ -322,9 +329,6 @@ def thresholds(results: Results, runs: pd.DataFrame) -> Drawing:
         )
     tables = {"": table, "runs": runs.drop(columns=["arm", "task"])}
     return Drawing("muon_vs_adamw_thresholds", figure, tables, n, None, thresholds_markdown)
-
-
-TASK_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#8648E8")
 
 
 def thresholds_markdown(table: pd.DataFrame) -> str:

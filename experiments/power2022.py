@@ -28,7 +28,7 @@ from five_optimizers import SMALL
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from grokking.comparison import compare, observed
+from grokking.comparison import columns, compare, observed, paired_ratio
 from grokking.coverage import beside
 from grokking.plotting import (
     COLORS,
@@ -48,7 +48,7 @@ from grokking.publish import interval, markdown_table, p_value
 from grokking.registry import Settings
 from grokking.store import Results
 from grokking.study import Study
-from grokking.survival import Estimate, median_steps, restricted_mean, restricted_mean_ratio
+from grokking.survival import Estimate, median_steps, restricted_mean
 
 DIVISION: Settings = {"task.name": "mod_div", "task.p": 97}
 DECAYED: Settings = {"optimizer.name": "adamw", "optimizer.lr": 3e-3, "optimizer.weight_decay": 1.0}
@@ -163,16 +163,12 @@ def _onsets(arm: Any, runs: pd.DataFrame) -> dict[str, Any]:
     line |= {"budget": int(runs["steps"].iloc[0]), "is_bound": not done.any()}
     parts = {"memorize": memorized, "median_steps": median_steps(steps, done), "mean_steps": _mean(runs)}
     for name, estimate in parts.items():
-        line |= _columns(name, estimate)
+        line |= columns(name, estimate)
     return line
 
 
 def _mean(runs: pd.DataFrame) -> Estimate:
     return restricted_mean(*observed(runs), float(runs["steps"].iloc[0]))
-
-
-def _columns(name: str, estimate: Estimate) -> dict[str, float | None]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def _delay_verdict(table: pd.DataFrame, budget: int) -> Verdict | None:
@@ -283,17 +279,15 @@ def by_share(runs: pd.DataFrame) -> pd.DataFrame:
     """
     lines = []
     shares = sorted(float(share) for share in runs["train_fraction"].unique())
-    groups = {share: runs[runs["train_fraction"] == share].sort_values("seed") for share in shares}
+    groups = {share: runs[runs["train_fraction"] == share] for share in shares}
     for at, (share, own) in enumerate(groups.items()):
         line = {"train_fraction": share, **_onsets(f"{share:.0%}", own)}
         growth = Estimate(None, None, None, 0)
         if at + 1 < len(shares) and (groups[shares[at + 1]]["status"] == "generalized").all():
             more = shares[at + 1]
-            growth = _a_percent(
-                restricted_mean_ratio(observed(own)[0], observed(groups[more])[0]), 100 * (more - share)
-            )
+            growth = _a_percent(paired_ratio(runs, "train_fraction", share, more), 100 * (more - share))
         bound = growth.value is not None and line["generalized"] < line["n"]
-        lines.append({**line, **_columns("growth", growth), "growth_is_bound": bound})
+        lines.append({**line, **columns("growth", growth), "growth_is_bound": bound})
     return pd.DataFrame(lines)
 
 
@@ -304,7 +298,7 @@ def _a_percent(ratio: Estimate, percents: float) -> Estimate:
 
 
 def _share_verdict(table: pd.DataFrame) -> Verdict | None:
-    """At the least share of data from which all runs get there, what does one percent less cost?"""
+    """What does one percent less cost where least of the data is left, of shares at which a run gets there, and all of the next do?"""
     known = table[table["growth"].notna() & (table["generalized"] > 0)]
     if known.empty or pd.isna(known.iloc[0]["growth_low"]):
         return None

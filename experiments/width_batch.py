@@ -40,6 +40,7 @@ from grokking.coverage import beside
 from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, label, rates_axis, step_ticks, style
 from grokking.publish import interval, markdown_table
 from grokking.registry import Settings
+from grokking.selection import split
 from grokking.store import Results, load
 from grokking.study import Study
 from grokking.survival import Estimate, holm, paired_permutation_test, stratified_ratio
@@ -151,12 +152,12 @@ KEYS = ["cell", "optimizer.name", "optimizer.lr", "optimizer.weight_decay", "oth
 def draw(results: Results) -> Sequence[Drawing]:
     """The tuning of every cell; and the ratio AdamW / Muon over each thing that is changed, on seeds that did not choose."""
     runs = named(results.runs)
-    tuned = runs["seed"].isin(TUNING_SEEDS)
+    tuned, fresh = split(runs)
     drawings = []
-    if tuned.any():
-        drawings.append(_tuning(runs[tuned], results.machines))
-    if (~tuned).any():
-        drawings.append(_ratios(runs[~tuned], results.machines))
+    if len(tuned):
+        drawings.append(_tuning(tuned, results.machines))
+    if len(fresh):
+        drawings.append(_ratios(fresh, results.machines))
     return drawings
 
 

@@ -105,8 +105,8 @@ def cells(runs: pd.DataFrame, keys: list[str], group: list[str]) -> pd.DataFrame
     return table
 
 
-def paired_ratio(runs: pd.DataFrame, arm: str, numerator: str, denominator: str) -> Estimate:
-    """Ratio of the restricted means of two arms, paired by seed."""
+def paired_ratio(runs: pd.DataFrame, arm: str, numerator: object, denominator: object) -> Estimate:
+    """Ratio of the restricted means of two arms (values of the column `arm`), over the seeds that both have."""
     horizon = float(runs["steps"].iloc[0])
     above, below = (_times(runs[runs[arm] == name], horizon) for name in (numerator, denominator))
     both = above.index.intersection(below.index)

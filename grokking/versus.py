@@ -34,12 +34,14 @@ def versus(
     for each arm (`first_…`, `second_…`) events, success (share, Wilson), median_steps (Kaplan–Meier), mean_steps (restricted to the
     horizon) and mean_epochs (the same in passes over the training set); ratio (first's restricted mean over second's),
     earlier (probability that second is earlier, ties half), p (two-sided sign flips of paired log times), smallest_p and p_holm
-    (over the strata). In the last line the ratio is the geometric mean over the strata and p its own sign-flip test, a seed
-    being one observation of all strata; a stratum in which neither arm has an event counts as 1. Where neither arm has an event, there is no ratio; where one has none, its mean and the
-    ratio are bounds, without an interval, and `bound` says of which side ("≥" or "≤").
+    (over the strata). Where neither arm has an event, there is no ratio; where one has none, its mean and the ratio are bounds,
+    without an interval, and `bound` says of which side ("≥" or "≤"). In the last line, over the seeds that all strata have,
+    the ratio is the geometric mean over the strata and p its own sign-flip test, a seed being one observation of all strata;
+    a stratum in which neither arm has an event counts as 1, and `bound` holds the sides of all that are bounds.
     """
     lines: list[dict[str, Any]] = []
     pairs: list[tuple[pd.Series, pd.Series]] = []
+    events: list[tuple[pd.Series, pd.Series]] = []
     for name, own in runs.groupby(stratum, sort=False):
         horizon = _horizon(own, event)
         arms = [own[own[arm] == which].sort_values("seed").set_index("seed") for which in (first, second)]
@@ -67,15 +69,21 @@ def versus(
         line |= columns("earlier", probability_earlier(b, a)) | {"p": test.p_value, "smallest_p": test.smallest_p}
         lines.append(line)
         pairs.append((a, b))
+        events.append((pd.Series(found[0][1], both), pd.Series(found[1][1], both)))
     if not lines:
         raise BadInput(f"no seed has runs of both {first!r} and {second!r}")
     table = pd.DataFrame(lines)
     table["p_holm"] = holm(table["p"].to_numpy(float))
-    return pd.concat([table, pd.DataFrame([_together(table, pairs, stratum)])], ignore_index=True)
+    return pd.concat([table, pd.DataFrame([_together(table, pairs, events, stratum)])], ignore_index=True)
 
 
-def _together(table: pd.DataFrame, pairs: Sequence[tuple[pd.Series, pd.Series]], stratum: str) -> dict[str, Any]:
-    """The line over all strata."""
+def _together(
+    table: pd.DataFrame,
+    pairs: Sequence[tuple[pd.Series, pd.Series]],
+    events: Sequence[tuple[pd.Series, pd.Series]],
+    stratum: str,
+) -> dict[str, Any]:
+    """The line over all strata, of which `pairs` holds both arms' restricted times by seed, and `events` which happened."""
     common = sorted(set.intersection(*(set(a.index) for a, _ in pairs)))
     if not common:
         raise BadInput("the strata have no seed in common")
@@ -83,7 +91,8 @@ def _together(table: pd.DataFrame, pairs: Sequence[tuple[pd.Series, pd.Series]],
     of_seed = [np.exp(np.mean([np.log(pair[side]) for pair in inner], axis=0)) for side in (0, 1)]
     test = paired_permutation_test(*of_seed)
     line: dict[str, Any] = {stratum: "all", "n": len(common), "bound": "".join(sorted(set(table["bound"]) - {""}))}
-    line |= {f"{side}_events": int(table[f"{side}_events"].sum()) for side in ("first", "second")}
+    for side, name in enumerate(("first", "second")):
+        line[f"{name}_events"] = sum(int(done[side][common].sum()) for done in events)
     happened = line["first_events"] + line["second_events"]
     line |= columns("ratio", stratified_ratio(inner) if happened else Estimate(None, None, None, len(common)))
     every = [np.concatenate([pair[side] for pair in inner]) for side in (0, 1)]
@@ -133,9 +142,9 @@ def pooled_t_test(runs: pd.DataFrame, arm: str, first: str, second: str) -> Pool
 def at_threshold(runs: pd.DataFrame, curves: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """The runs table with steps_to_generalize at another threshold, from their curves (column validation_accuracy).
 
-    Exact where a run's curve goes on until it crosses this threshold, or to its budget: for thresholds up to the run's own.
+    Exact where a run's curve goes on until it crosses this threshold, or to its budget: so for thresholds up to the run's own.
     """
-    own = runs["threshold"].max()
+    own = runs["threshold"].min()
     if threshold > own:
         raise BadInput(f"threshold = {threshold:g}; allowed: up to {own:g}, at which these runs ended")
     above = curves[curves["validation_accuracy"] >= threshold]

@@ -5,9 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import stats
 
-from grokking.coordinates import at_rest, coordinates, slopes
+from grokking.coordinates import FEW, acting, at_rest, coordinates, slopes
+from grokking.engine.trainer import Trainer
 from grokking.roles import Role
+from grokking.runs import run_spec
 from grokking.scaling import Place, mup, scaling, scalings
 
 WIDTHS, SEEDS = (64, 128, 256), range(8)
@@ -89,6 +93,29 @@ def test_unscaled_decay_is_seen_at_rest_alone(planted, optimizer, lr):
     assert right["passes"].all(), right["slope"]
     wrong = slopes(at_rest(unscaled, WIDTHS, SEEDS, 800)).set_index("name")
     assert not wrong["passes"].all(), wrong["slope"]
+
+
+def test_parameters_act_by_their_shapes():
+    """Of ones [out, in] every number given out is a sum of `in` ones, whatever `out` is; the head's is multiplied on its way."""
+    settings = {**FEW, "model.name": "transformer", "model.heads": 2, "model.width": 16, "steps": 1}
+    trainer = Trainer(
+        run_spec({**settings, "scaling.name": "mup", "scaling.base_width": 8}, 0).setting, torch.device("cpu")
+    )
+    shapes = {name: tuple(w.shape) for name, w in trainer.model.named_parameters()}
+    sizes = acting(trainer, {name: torch.ones(1, *shape) for name, shape in shapes.items()})
+    assert any(shape[0] > shape[1] for name, shape in shapes.items() if trainer.roles[name] is Role.HIDDEN)
+    for name, shape in shapes.items():
+        of_head = 0.5 * shape[1] * shape[0] ** 0.5 if trainer.roles[name] is Role.HEAD else None
+        expected = {Role.HIDDEN: shape[-1], Role.HEAD: of_head}.get(trainer.roles[name], 1.0)
+        assert float(sizes[name]) == pytest.approx(expected), name
+
+
+def test_intervals_of_slopes_are_students_over_seeds():
+    own = [-0.1, 0.0, 0.25]
+    lines = [(width, seed, "w", "update", width**power) for width in WIDTHS for seed, power in enumerate(own)]
+    line = slopes(pd.DataFrame(lines, columns=["width", "seed", "name", "what", "size"])).iloc[0]
+    low, high = stats.t.interval(0.95, 2, np.mean(own), stats.sem(own))
+    assert tuple(line[["slope", "slope_low", "slope_high"]]) == pytest.approx((0.05, low, high))
 
 
 def test_slopes_of_made_up_sizes():

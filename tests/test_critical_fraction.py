@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import optimize, special
+from scipy import optimize, special, stats
 
 from grokking.errors import BadInput
 from grokking.experiment import open_experiment
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import critical_fraction  # noqa: E402  (experiments are found by the line above)
-from halfway import difference, halfway  # noqa: E402
+from halfway import _half_width, difference, halfway  # noqa: E402
 
 X = np.array(critical_fraction.FRACTIONS)
 
@@ -87,6 +87,22 @@ def test_no_number_stands_where_half_is_not_crossed_or_one_seed_tells_nothing():
         halfway(X[::-1], some)
     with pytest.raises(BadInput, match="0 or 1"):
         halfway(X, some * 2)
+
+
+def test_seeds_drawn_anew_give_the_interval_of_student_where_it_is_known():
+    """Of a mean: its standard error by drawing n values anew is √((n - 1) / n) of the textbook's."""
+    values, n = stream(0, "values").normal(size=5), 5
+    resampled = values[stream(0, "anew").integers(0, n, (40_000, n))].mean(axis=1)
+    low, high = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    assert _half_width(resampled, n) == pytest.approx((high - low) / 2, rel=0.02)
+
+
+def test_a_run_that_generalises_at_the_last_evaluation_does_so_by_then():
+    rows = [(0.2, 0, None), (0.2, 1, 500), (0.5, 0, 499), (0.5, 1, 501)]
+    runs = pd.DataFrame(rows, columns=["train_fraction", "seed", "steps_to_generalize"]).assign(steps=2_000)
+    fractions, flags = critical_fraction.successes(runs, 500)
+    assert fractions.tolist() == [0.2, 0.5]
+    assert flags.tolist() == [[False, True], [True, False]]
 
 
 def made_up():

@@ -438,6 +438,16 @@ def test_publishing_refuses_to_replace_a_larger_n(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text())["n"] == 10
 
 
+def test_a_figure_of_some_of_the_runs_takes_its_share_of_the_minutes(tmp_path):
+    from matplotlib.figure import Figure
+
+    runs = pd.DataFrame({"run_id": ["a", "b"], "steps_trained": [100, 300]})
+    results = Results(runs, pd.DataFrame(), ("somewhere",), 0, 60.0 * 80, 0.1)
+    publish_drawing(Drawing("x", Figure(), {"": runs, "runs": runs[:1]}, 1), results, "paper", "x.py", tmp_path)
+    facts = json.loads((tmp_path / "x.json").read_text())
+    assert (facts["runs"], facts["run_steps"], facts["core_minutes"]) == (1, 100, 20)
+
+
 @pytest.mark.parametrize("other", ["another", "two"])  # before and after
 def test_spreads_are_those_of_whole_settings_each_counted_once(tmp_path, other):
     """By hand: a setting of 5 and, in another table, 6 seeds; one of 5; one that censors; one of 4 seeds."""

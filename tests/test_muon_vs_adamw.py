@@ -147,6 +147,60 @@ def test_a_layer_in_which_nothing_generalises_is_drawn():
     assert "| neither | neither |" in drawing.markdown(drawing.tables[""])
 
 
+def test_layers_report_on_other_seeds_and_their_arms_are_what_they_are_called():
+    from muon_vs_adamw import ADAMW, LAYERS, MUON, SOFTMAXES
+
+    assert all(max(layer.seeds) < FIRST_TUNING_SEED for layer in LAYERS.values())
+    for name, settings in SOFTMAXES.items():
+        ((setting, value),) = settings.items()
+        rule, place = name.split(" in ")
+        assert value.split("_")[0] == rule
+        assert setting.startswith({"the loss": "loss.", "attention": "model.attention"}[place])
+    per_step = [arm["optimizer.lr"] * arm["optimizer.weight_decay"] for arm in (ADAMW, MUON)]
+    assert per_step[0] == pytest.approx(per_step[1])  # "the same decay a step"
+
+
+def test_at_the_same_evaluation_nothing_comes_before_memorising():
+    import muon_vs_adamw_figure as figure
+
+    runs = pd.DataFrame(
+        {"task": "gcd", "steps_to_generalize": [50, 60, 40, None], "steps_to_memorize": [50, 50, None, 50]}
+    )
+    assert figure._before_memorizing(runs) == {"gcd": 1}
+
+
+def said_of(width, others):
+    """The caption and the verdict of AdamW against these, each with a model of this width."""
+    import muon_vs_adamw_figure as figure
+
+    arms = {"adamw": width, **others}
+    runs = pd.DataFrame(
+        {"arm": arm, "seed": seed, "task": "parity", "steps": 900, "status": "censored", "train_fraction": 0.5}
+        | {"model.name": "transformer", "model.depth": 1, "model.width": wide, "epochs_to_generalize": np.nan}
+        for arm, wide in arms.items()
+        for seed in range(2)
+    )
+    lines = [{"reading": arm, "task": task, "other": arm, "n": 2} for arm in others for task in ("parity", "all")]
+    table = pd.DataFrame(lines).assign(ratio=2.0, ratio_low=1.7, ratio_high=2.2)
+    table = table.assign(kept_ratio=2.0, kept_ratio_low=1.7, kept_ratio_high=2.2)
+    words = figure._caption(runs, table, {arm: ("adamw", arm) for arm in others}, ["a machine"])
+    return words, figure._verdict(table)
+
+
+def test_what_was_claimed_of_muon_is_not_asked_of_other_optimizers():
+    words, verdict = said_of(128, {"muon": 128})
+    assert words.startswith("AdamW and Muon on the tasks")
+    assert "transformer with 1 layer of width 128, batch 512, n = 2 seeds" in words
+    assert verdict.answer == "larger"
+    words, verdict = said_of(128, {"sgd": 128, "adam": 128})
+    assert words.startswith("AdamW, SGD and Adam on the tasks")
+    assert verdict is None
+
+
+def test_several_models_are_not_described_by_the_first():
+    assert "models as named, batch 512" in said_of(128, {"muon": 64})[0]
+
+
 def test_a_task_without_runs_is_not_run(at_stated_numbers):
     table = at_stated_numbers.tables[""]
     words = at_stated_numbers.markdown(table[table["task"] != "gcd"])

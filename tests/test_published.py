@@ -105,10 +105,44 @@ def test_tuning_is_held_against_every_reading_of_what_is_stated(tmp_path):
     assert found.ours == "stated 3.00 [2.80, 3.20] or 1.90 [1.80, 2.00], tuned 2.00 [1.90, 2.10]"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "without_decay", "said"),
+    [
+        (40.0, 45.0, True, "reproduced"),
+        (1.2, 1.6, True, "not reproduced: sooner, but by another factor"),
+        (0.5, 0.7, True, "only against Adam without weight decay"),
+        (0.5, 0.7, False, "not reproduced"),
+    ],
+)
+def test_what_is_said_of_grokfast_follows_from_its_interval(low, high, without_decay, said):
+    assert published._as_soon(low, high, without_decay) == said
+
+
+def test_what_is_said_of_orthograd_and_of_tuning_follows_from_their_tables(tmp_path):
+    line = {"method": "⊥Grad", "n": 10, "ratio_low": 0.5}
+    pd.DataFrame({"steps": [3_000]}).to_csv(tmp_path / "transforms_runs.csv")
+    for generalized, low, said in (
+        (2, 4.0, "not reproduced here"),
+        (10, 1.2, "not reproduced here"),
+        (10, 0.9, "reproduced"),
+    ):
+        pd.DataFrame([{**line, "generalized": generalized, "ratio_low": low}]).to_csv(tmp_path / "transforms.csv")
+        found = published._orthograd(Tables(tmp_path))
+        assert found.verdict == said
+        assert found.ours.startswith(f"{generalized} of 10 runs within 3,000 steps")
+    steps = [{"optimizer": name, "k": k, "steps": 100.0} for name in ("adamw", "muon") for k in (1, 4, 16)]
+    pd.DataFrame(steps).to_csv(tmp_path / "tuning_budget.csv")
+    for verdict, said in (("consistent", "reproduced"), ("not seen here", "not reproduced")):
+        (tmp_path / "tuning_budget.json").write_text(json.dumps({"verdict": verdict}))
+        assert published._depends(Tables(tmp_path)).verdict == said
+
+
 def test_epochs_and_shares_follow_from_the_ratios(tmp_path):
     tables = comparison(tmp_path, (1.25, 1.2, 1.3), (2.0, 1.9, 2.1))
     assert published._fewer_epochs(tables).ours == "tuned 20% [17%, 23%]; stated 50% [47%, 52%]"
-    assert published._fewer_epochs(tables).verdict == "not reproduced: more"
+    assert published._fewer_epochs(tables).verdict == "not reproduced: fewer and more"
+    more = comparison(tmp_path, (2.2, 2.0, 2.4), (2.0, 1.9, 2.1))
+    assert published._fewer_epochs(more).verdict == "not reproduced: more"
     assert published._fewer_epochs(comparison(tmp_path, (1.43, 1.3, 1.6), (2.0, 1.9, 2.1))).verdict == "only in part"
     assert published._epochs(tables).verdict == "reproduced"
 

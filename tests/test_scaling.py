@@ -15,6 +15,7 @@ from grokking.optim import ENTRYWISE, Geometry, Update, optimizers
 from grokking.roles import Role, declarations
 from grokking.runs import run_spec
 from grokking.scaling import Factors, Part, Place, mup, spectral
+from grokking.seeding import stream
 
 CPU = torch.device("cpu")
 TINY = {"task.p": 5, "train_fraction": 0.6, "batch_size": 8, "steps": 6, "schedule.name": "constant"}
@@ -192,6 +193,39 @@ def test_a_spectral_update_is_scaled_by_its_shape_and_not_by_its_name():
         assert mup(moonlight).lr == pytest.approx(0.5)  # 1 / √width
 
 
+@pytest.mark.parametrize("role", [Role.EMBEDDING, Role.HIDDEN, Role.HEAD])
+@pytest.mark.parametrize(
+    ("shape", "base"), [((9, 64), (9, 16)), ((40, 64), (40, 16)), ((96, 64), (24, 16)), ((64, 96), (64, 24))]
+)
+def test_an_orthogonal_update_changes_as_much_at_every_width(role, shape, base):
+    """By brute force: what the nearest orthogonal matrix to a random one looks up, or makes of an input that lies along it."""
+
+    def changed(shape):
+        matrix = torch.from_numpy(stream(0, "orthogonal", *map(str, shape)).standard_normal(shape))
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        update = left @ right
+        if role is Role.EMBEDDING:
+            return float(update.square().mean().sqrt())
+        along = right[0] * shape[1] ** 0.5  # entries like 1
+        return float((update @ along).square().mean().sqrt())
+
+    found = spectral(part(role, shape, base, geometry=Geometry.SPECTRAL))
+    assert 1 / found.lr == pytest.approx(changed(shape) / changed(base))
+
+
+def test_epsilon_follows_the_gradient_where_it_stands_beside_it():
+    """What hidden numbers do to the scores falls like 1 / width; only what divides by its gradient's entries has an epsilon."""
+    for role, shape, base in (
+        (Role.HIDDEN, (64, 64), (16, 16)),
+        (Role.EMBEDDING, (9, 64), (9, 16)),
+        (Role.HEAD, (5, 64), (5, 16)),
+    ):
+        assert mup(part(role, shape, base)).eps == pytest.approx(0.25)
+        for geometry in (Geometry.GRADIENT, Geometry.SPECTRAL, Geometry.RELATIVE):
+            assert mup(part(role, shape, base, geometry=geometry)).eps == 1
+    assert spectral(part(Role.HEAD, (5, 64), (5, 16))).eps == 1  # without a multiplier its gradient stays as large
+
+
 def test_decay_is_as_strong_at_every_width():
     """lr · decay for what is decoupled or in the gradient of SGD; for Adam's, decay over the gradient, of what is learned."""
     shapes = {Role.HIDDEN: ((64, 64), (16, 16)), Role.HEAD: ((5, 64), (5, 16)), Role.EMBEDDING: ((9, 64), (9, 16))}
@@ -325,7 +359,8 @@ def test_runs_of_standard_are_described_as_before():
 def test_places_are_not_parameters():
     assert {place.value for place in Place} & {name for name, _ in setting().model().named_parameters()} == set()
     assert Update(Geometry.ENTRYWISE, size=ENTRYWISE.size) == ENTRYWISE
-    assert np.isclose(mup(Part(Place.SCORES, (8,), (2,), 4.0)).forward, 0.5)
+    for rule in (mup, spectral):
+        assert np.isclose(rule(Part(Place.SCORES, (8,), (2,), 4.0)).forward, 0.5)
 
 
 @pytest.mark.parses

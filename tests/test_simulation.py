@@ -336,6 +336,9 @@ def test_more_comparisons_and_a_ratio_below_one_and_no_answer(capsys):
     )
     faster = told(capsys, "--ratio", "0.5").out.splitlines()[-1]
     assert faster.split()[0] == told(capsys, "--ratio", "2").out.split("\n")[-2].split()[0]
+    half, twice = (told(capsys, "--ratio", ratio, "--censored", "0.3").out for ratio in ("0.5", "2"))
+    assert "30% and 0% of the runs censored" in half  # of the slower arm, whichever it is
+    assert half.replace("ratio of 0.5", "ratio of 2") == twice
 
 
 @pytest.mark.parses
@@ -349,6 +352,8 @@ def test_spread_censoring_and_correlation_come_from_runs(capsys):
     assert f"spread of log steps {spread:.2g} and {spread:.2g}, correlation 0, 0% and 0%" in found.out
     both = told(capsys, *pick, "--against", "adam", "optimizer.weight_decay=0.003", "--censored", "0.3").out
     assert "0% and 30% of the runs censored" in both
+    other = told(capsys, *pick, "--ratio", "0.5", "--censored", "0.3").out
+    assert "30% and 0% of the runs censored" in other  # now the first is slower
     sgd = told(capsys, "--runs", RUNS, "--arm", "sgd", "optimizer.weight_decay=0.01", "--most", "10").out
     assert "67% and " in sgd  # three of ten generalise
 

@@ -87,6 +87,24 @@ def test_a_window_that_the_budget_cuts_is_never_one_that_stays():
     assert (never["stays"], never["settled"], never["counts"], never["dips"]) == (False, None, None, None)
 
 
+def test_runs_that_never_cross_count_at_their_budget_and_ratios_are_over_adamws():
+    from stability import summary
+
+    def found(arm, first, counts):
+        rows = [{"arm": arm, "seed": at, "budget": 900, "first": one} for at, one in enumerate(first)]
+        table = pd.DataFrame(rows).assign(counts=counts, settled=counts, dips=0, share_below=0.0, lowest=1.0)
+        return table.assign(whole=table["first"].notna(), stays=table["first"].notna())
+
+    table = summary(
+        pd.concat([found("adamw", [300, None, 600], [300, None, 900]), found("muon", [100, 200, 300], [200, 200, 500])])
+    ).set_index("arm")
+    assert table["mean_first"].to_dict() == {"adamw": 600, "muon": 200}
+    assert table["mean_settled"].to_dict() == {"adamw": 700, "muon": 300}
+    assert table["generalized"].to_dict() == {"adamw": 2, "muon": 3}
+    assert table.loc["muon", ["first_over", "settled_over"]].tolist() == pytest.approx([1 / 3, 3 / 7])
+    assert table.loc["adamw", "first_over"] == 1
+
+
 def test_budgets_and_freezing_follow_from_the_published_medians():
     open_experiment(FILE)
     import stability

@@ -156,6 +156,36 @@ def test_another_threshold_is_read_from_the_curves():
         at_threshold(runs, curves, 0.99)
 
 
+def test_a_threshold_that_is_just_reached_is_reached_and_a_run_that_diverged_below_it_stays_diverged():
+    runs = made("add", "adamw", [30, None, None]).assign(status=["generalized", "diverged", "diverged"])
+    curves = pd.DataFrame(
+        {
+            "run_id": ["addadamw0"] * 2 + ["addadamw1"] * 2 + ["addadamw2"] * 2,
+            "step": [20, 30] * 3,
+            "validation_accuracy": [0.9, 0.95, 0.9, np.nan, 0.5, np.nan],
+        }
+    )
+    found = at_threshold(runs, curves, 0.9)
+    assert list(found["steps_to_generalize"][:2]) == [20, 20]
+    assert list(found["status"]) == ["generalized", "generalized", "diverged"]
+    mixed = runs.assign(threshold=[0.95, 0.8, 0.95])
+    with pytest.raises(BadInput, match=r"allowed: up to 0\.8"):  # one of them ended when it got there
+        at_threshold(mixed, curves, 0.9)
+
+
+def test_over_all_tasks_the_events_are_those_of_the_seeds_that_all_tasks_have():
+    """As in a sweep that is half done: four seeds on one task, two on the other."""
+    table = compared(
+        made("add", "adamw", [300, 400, 500, 600]),
+        made("add", "muon", [100, None, 200, 300]),
+        made("gcd", "adamw", [200, None]),
+        made("gcd", "muon", [100, 150]),
+    )
+    assert table["n"].tolist() == [4, 2, 2]
+    assert table["first_events"].tolist() == [4, 1, 3]
+    assert table["second_events"].tolist() == [3, 2, 3]
+
+
 def test_no_run_both_chooses_and_reports():
     runs = pd.concat([made("add", "adamw", [300, 400, 500], seeds=[0, 999, 1000])])
     choosing, reporting = split(runs)

@@ -135,6 +135,14 @@ def test_ratios_changes_and_holm_by_brute_force():
         assert table.loc[cell, "p_holm"] == pytest.approx(running)
 
 
+def test_numbers_at_an_edge_of_their_grid_are_marked():
+    for at, edge in ((0, True), (2, False), (4, False), (7, True)):
+        arms = [width_batch.grid_of(name)[at] for name in OPTIMIZERS]
+        specs = Study({**width_batch.BASE, **CELLS["width 16"]}, arms, range(2)).specs()
+        table = width_batch.ratios(width_batch.named(finished(specs, lambda row: 100 + row["seed"])))
+        assert [bool(table[f"{name}_at_edge"][0]) for name in OPTIMIZERS] == [edge, edge]
+
+
 def test_where_one_never_generalises_there_is_a_bound_and_where_neither_does_nothing():
     cells = ["width 16", "width 32", "width 64, batch 512"]
     never = {16: ("adamw",), 32: ("muon",), 64: ("adamw", "muon")}

@@ -47,7 +47,7 @@ def coordinates(
         widths: values of model.width, three at least; the least is the base width.
         seeds: such as 0:8; slopes have intervals over them.
         steps: how many are taken.
-        set: other settings, such as optimizer.lr=0.001 or model.depth=2; the task is x + y (mod 5), a dozen examples at once.
+        set: other settings, such as optimizer.lr=0.001 or model.depth=2; unless they say otherwise the task is x + y (mod 5), a dozen examples at once.
         imports: what you wrote yourself: .py files or modules.
         figures: folder of the picture and its tables.
     """
@@ -115,6 +115,7 @@ def _drawn(table: "pd.DataFrame", found: "pd.DataFrame", title: str, examples: s
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator
 
+    from grokking.coordinates import ALLOWED
     from grokking.plotting import caption, style
 
     names = list(dict.fromkeys(found["name"].str.removesuffix(".weight")))
@@ -144,6 +145,6 @@ def _drawn(table: "pd.DataFrame", found: "pd.DataFrame", title: str, examples: s
         caption(
             figure,
             f"Coordinate check of {title}; n = {int(found['n'].min())} seeds, {examples}. Mean over seeds; dashed: the slope is "
-            "more than 0.1 off theory, by which all are flat, but for scores at the start (and attention's), which fall as 1/√width.",
+            f"more than {ALLOWED:g} off theory, by which all are flat, but for scores at the start (and attention's), which fall as 1/√width.",
         )
     return figure

@@ -77,8 +77,8 @@ def power(
     from grokking.simulation import pair
 
     if runs is None:
-        first, second = pair(ratio, sigma or 0.2, censored or 0.0)
-        comparison = Comparison(first, second, correlation or 0.0, tasks)
+        slower, faster = pair(max(ratio, 1 / ratio), sigma or 0.2, censored or 0.0)  # which is called first is all one
+        comparison = Comparison(slower, faster, correlation or 0.0, tasks)
     else:
         comparison = _of_runs(runs, arm, against, ratio, (sigma, censored, correlation), tasks)
     level = alpha / comparisons
