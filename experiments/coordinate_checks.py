@@ -37,8 +37,8 @@ WIDTHS = (64, 128, 256, 512)
 WIDE = (*WIDTHS, 1024)
 SEEDS = range(8)
 STEPS = 10
-AdamW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.weight_decay": 0.0}
-STAGED: Settings = {"model.name": "transformer", "init.name": "normal", "init.std": 0.02, **AdamW}
+ADAMW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.weight_decay": 0.0}
+STAGED: Settings = {"model.name": "transformer", "init.name": "normal", "init.std": 0.02, **ADAMW}
 
 
 @scaling
@@ -124,7 +124,7 @@ def draw_stages(table: pd.DataFrame, found: pd.DataFrame) -> Drawing:
         figure.legend(handles.values(), handles, loc="outside right upper", fontsize=7)
         caption(
             figure,
-            f"Transformer, AdamW (lr {AdamW['optimizer.lr']:g}), initial values N(0, 0.02²) at width {widths[0]}; x + y (mod 5), full batch; each column "
+            f"Transformer, AdamW (lr {ADAMW['optimizer.lr']:g}), initial values N(0, 0.02²) at width {widths[0]}; x + y (mod 5), full batch; each column "
             f"has what those before it have. Root mean squares, mean of n = {n} seeds. Solid: the slope is within 0.1 of theory (flat, but for scores at the "
             f"start, and attention's, which fall as 1/√width); dashed: it is not. Trained on: {machine('cpu')}.",
         )

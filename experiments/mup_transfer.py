@@ -179,7 +179,7 @@ def at_best(runs: pd.DataFrame) -> pd.DataFrame:
     """One line per optimizer and width above the base: muP over standard, each at its best rate of the grid, paired by seed.
 
     Best: the least mean of log value. `value`: the ratio of means (of the loss, or of the restricted steps); `memorize`: of the
-    steps to memorise; `gap`: training less validation accuracy, muP's less that of the standard, where runs have it.
+    steps to memorise; `gap_standard`, `gap_mup`: mean training less validation accuracy, where runs have it.
     """
     lines = []
     for (name, width), own in runs.groupby(["optimizer.name", "width"], sort=False):
