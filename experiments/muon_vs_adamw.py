@@ -7,15 +7,15 @@ Claim      Tveit et al. 2025 (arXiv 2504.16041): Muon brings the mean epoch of g
            on subtraction.
 Here       The lean model (one layer, width 128) and the paper's tasks and splits, p = 97: gcd 50 %, addition and division 80 %,
            exponentiation 70 %, multiplication 50 %, parity of ten bits 50 %; and subtraction at the cited code's 50 %. In layers:
-           `tuned`      each optimizer at the best configuration of a search of its own on each task (muon_vs_adamw_tuning.py: 30,000
+           `tuned`      each optimizer at the best configuration of a search of its own on each task (muon_vs_adamw_tuning.py: 100,000
                         run-steps each, two tuning seeds, and what was best on the other tasks), on thirty other seeds.
            `thresholds` the same until every validation example is right, for the times to 90, 95, 99 and 100 %.
            `stated`     AdamW as in the cited code (learning rate 1e-3, decay 1), Muon as its author has it (0.02, momentum 0.95), in
                         two readings of the paper's "equivalent weight decay strengths": the same number, and the same decay a step.
-           `softmaxes`  stated numbers (the same decay a step) with stablemax and sparsemax, in the loss and in attention, five seeds.
-           `optimizers` SGD with momentum, RMSprop and Adam at the numbers of `grokking run` against AdamW at the stated ones, five seeds.
+           `softmaxes`  stated numbers (the same decay a step) with stablemax and sparsemax, in the loss and in attention.
+           `optimizers` SGD with momentum, RMSprop and Adam at the numbers of `grokking run` against AdamW at the stated ones.
            `models`     stated numbers on the cited code's two layers with rotary positions and dropout, and on small BERT- and
-                        GPT-2-like models, three seeds.
+                        GPT-2-like models.
            `laptop`     what `make reproduce` runs of `tuned`: three tasks, five seeds.
 Definition Steps to the first evaluation with validation accuracy >= 0.95 (first crossing), and to the first from which it stays there
            for half as long again (sustained). Runs that do not get there count at the budget in every number. Ratios are of
@@ -24,8 +24,10 @@ Definition Steps to the first evaluation with validation accuracy >= 0.95 (first
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from muon_and_adamw import TASKS
+import pandas as pd
+from muon_and_adamw import SPACES, TASKS
 from muon_vs_adamw_figure import Readings, comparison, thresholds
 
 from grokking.plotting import Drawing
@@ -35,71 +37,23 @@ from grokking.selection import split
 from grokking.store import Results
 from grokking.study import Study
 
-CHOSEN: dict[str, dict[str, Settings]] = {  # task → optimizer → the best of figures/published/muon_vs_adamw_tuning.csv
-    "mod_add": {
-        "adamw": {"optimizer.lr": 0.0005636, "optimizer.weight_decay": 5.264},
-        "muon": {
-            "optimizer.lr": 0.01127,
-            "optimizer.weight_decay": 1.61,
-            "optimizer.adamw_lr": 0.000542,
-            "optimizer.adamw_weight_decay": 0.5691,
-        },
-    },
-    "mod_sub": {
-        "adamw": {"optimizer.lr": 0.00193, "optimizer.weight_decay": 2.727},
-        "muon": {
-            "optimizer.lr": 0.06084,
-            "optimizer.weight_decay": 0.9392,
-            "optimizer.adamw_lr": 0.00893,
-            "optimizer.adamw_weight_decay": 0.5527,
-        },
-    },
-    "mod_mul": {
-        "adamw": {"optimizer.lr": 0.002387, "optimizer.weight_decay": 5.065},
-        "muon": {
-            "optimizer.lr": 0.03311,
-            "optimizer.weight_decay": 1.065,
-            "optimizer.adamw_lr": 0.003919,
-            "optimizer.adamw_weight_decay": 0.8828,
-        },
-    },
-    "mod_div": {
-        "adamw": {"optimizer.lr": 0.001, "optimizer.weight_decay": 1.0},
-        "muon": {
-            "optimizer.lr": 0.01127,
-            "optimizer.weight_decay": 1.61,
-            "optimizer.adamw_lr": 0.000542,
-            "optimizer.adamw_weight_decay": 0.5691,
-        },
-    },
-    "mod_exp": {
-        "adamw": {"optimizer.lr": 0.001, "optimizer.weight_decay": 1.0},
-        "muon": {
-            "optimizer.lr": 0.0125,
-            "optimizer.weight_decay": 0.9672,
-            "optimizer.adamw_lr": 0.001061,
-            "optimizer.adamw_weight_decay": 1.665,
-        },
-    },
-    "gcd": {
-        "adamw": {"optimizer.lr": 0.007012, "optimizer.weight_decay": 0.4148},
-        "muon": {
-            "optimizer.lr": 0.06084,
-            "optimizer.weight_decay": 0.9392,
-            "optimizer.adamw_lr": 0.00893,
-            "optimizer.adamw_weight_decay": 0.5527,
-        },
-    },
-    "parity": {
-        "adamw": {"optimizer.lr": 0.0005531, "optimizer.weight_decay": 9.687},
-        "muon": {
-            "optimizer.lr": 0.009762,
-            "optimizer.weight_decay": 0.4032,
-            "optimizer.adamw_lr": 0.0005113,
-            "optimizer.adamw_weight_decay": 4.193,
-        },
-    },
-}
+TRIALS = Path(__file__).parents[1] / "figures" / "published" / "muon_vs_adamw_tuning.csv"
+
+
+def chosen() -> dict[str, dict[str, Settings]]:
+    """Task → optimizer → the best of its published searches."""
+    best = pd.read_csv(TRIALS).query("best").to_dict("records")
+    return {
+        task: {
+            line["optimizer"]: {name: float(line[name]) for name in SPACES[line["optimizer"]]}
+            for line in best
+            if line["task"] == task
+        }
+        for task in TASKS
+    }
+
+
+CHOSEN = chosen()
 BUDGET, STATED_BUDGET = 2_000, 4_000
 ADAMW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.weight_decay": 1.0}
 MUON: Settings = {"optimizer.name": "muon", "optimizer.lr": 0.02, "optimizer.weight_decay": 0.05}
@@ -179,11 +133,11 @@ LAYERS = {
         {name.removeprefix("muon, "): ("adamw", name) for name in STATED if name != "adamw"},
         range(10),
     ),
-    "softmaxes": Layer(LONG, lambda task: both_with(SOFTMAXES), each(SOFTMAXES), range(5)),
+    "softmaxes": Layer(LONG, lambda task: both_with(SOFTMAXES), each(SOFTMAXES), range(10)),
     "optimizers": Layer(
-        LONG, lambda task: {"adamw": ADAMW, **OTHERS}, {name: ("adamw", name) for name in OTHERS}, range(5)
+        LONG, lambda task: {"adamw": ADAMW, **OTHERS}, {name: ("adamw", name) for name in OTHERS}, range(10)
     ),
-    "models": Layer(LONG, lambda task: both_with(MODELS), each(MODELS), range(3)),
+    "models": Layer(LONG, lambda task: both_with(MODELS), each(MODELS), range(10)),
     "thresholds": Layer({**FINE, "threshold": 1.0, "linger": 0.0}, tuned, {"tuned": ("adamw", "muon")}, range(10)),
     "smoke": Layer(
         {"train_fraction": 0.5, "model.width": 32, "steps": 60},
@@ -199,7 +153,7 @@ STUDIES = {
 }
 RUN_STEPS = {  # at most: the sum of all budgets
     **{"smoke": 720, "laptop": 60_000, "tuned": 840_000, "thresholds": 280_000, "stated": 840_000},
-    **{"softmaxes": 1_120_000, "optimizers": 560_000, "models": 504_000},
+    **{"softmaxes": 2_240_000, "optimizers": 1_120_000, "models": 1_680_000},
 }
 COMPILE = tuple(name for name in STUDIES if name != "smoke")
 

@@ -3,10 +3,10 @@
 Here       First TPE (`grokking tune`), from usual numbers on (START): learning rate and weight decay for AdamW; for Muon those of its
            matrices and those of what is no hidden matrix. Each configuration is trained with two tuning seeds for 1,500 steps at
            most; it is worth the mean of the steps until validation accuracy reaches 95 % and stays, and a run that does not get
-           there counts as 1,500. A search may spend 30,000 run-steps; what its last batch takes beyond them does not count. Then an
+           there counts as 1,500. A search may spend 100,000 run-steps; what its last batch takes beyond them does not count. Then an
            exchange: each optimizer tries on each task what was its best on each of the other six, so that luck on one task does
            not decide.
-Shows      Best so far against run-steps spent. CHOSEN of muon_vs_adamw.py holds where the curves end.
+Shows      Best so far against run-steps spent. Where the curves end are the numbers of muon_vs_adamw.py, which reads them from the published table.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 Not a sweep: nothing is trained to an end or stored, and timings are not byte-stable, so `make reproduce` leaves it out.
 
-    make bench        or: .venv/bin/python experiments/throughput.py [--quick] [--device cuda]
+    make bench        or: .venv/bin/python experiments/throughput.py [--parts width muon] [--device cuda]
 
 Forms      plain      one run, an ordinary module and torch.optim.AdamW (experiments/plain_loop.py)
            shortcuts  the same loop with the package's module, which computes every distinct state once
@@ -26,12 +26,12 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 import torch
@@ -250,7 +250,8 @@ def ablation(config: Config, rounds: int, device: torch.device) -> list[dict[str
 
 FORMS = {"cpu": ("plain", "shortcuts", "cohort", "compiled"), "cuda": ("plain", "shortcuts", "cohort")}
 ABLATION = [Config(depth=depth, batch=batch) for depth in (1, 2) for batch in (512, 0)]
-WIDTHS = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 8, 64, 256)}
+WIDTHS = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 4, 16, 64, 256)}
+PRECISION = (Config(), Config(depth=2), Config(batch=0))
 COSTS = [
     *(Config(p=p) for p in (31, 59, 97, 113)),
     *(Config(width=width) for width in (64, 128, 256)),
@@ -258,60 +259,66 @@ COSTS = [
 ]
 
 
-def everything(device: torch.device, rounds: int, quick: bool) -> pd.DataFrame:
-    """All comparisons, line by line: `part` says which one a line belongs to."""
+Part = Literal["ablation", "width", "muon", "precision", "cost"]
 
-    def usual(part: str, names: Sequence[str], *configs: Config) -> Callable[[], list[dict[str, Any]]]:
+
+def everything(device: torch.device, rounds: int, parts: Sequence[Part]) -> Iterator[pd.DataFrame]:
+    """The comparisons of these parts so far, line by line, after each of them: `part` says which one a line belongs to."""
+    *_, best = FORMS[device.type]
+    cohorts = FORMS[device.type][2:]
+
+    def usual(part: Part, names: Sequence[str], *configs: Config) -> Callable[[], list[dict[str, Any]]]:
         return lambda: measure(
             part, [form(name, config, device) for config in configs for name in names], rounds, device
         )
 
-    *_, best = FORMS[device.type]
-
     def widths() -> list[dict[str, Any]]:
-        pairs = [(name, runs) for name in FORMS[device.type][2:] for runs in WIDTHS[device.type]]
+        pairs = [(name, runs) for name in cohorts for runs in WIDTHS[device.type]]
         return measure("width", [form(name, Config(), device, runs) for name, runs in pairs], rounds, device)
 
-    plan: list[Callable[[], list[dict[str, Any]]]] = [
-        lambda config=config: ablation(config, rounds, device)  # type: ignore[misc]
-        for config in (ABLATION[:1] if quick else ABLATION)
-    ]
-    if not quick:
-        full, muon = Config(batch=0), Config(optimizer="muon")
-        plan += [widths, usual("muon", FORMS[device.type][2:], muon)]
-        plan += [
-            usual("precision", (best,), config, dataclasses.replace(config, precision="bf16"))
-            for config in (Config(), Config(depth=2), full)
-        ]
-        plan += [usual("cost", ("plain", best), config) for config in dict.fromkeys(COSTS)]
+    halves = [(config, dataclasses.replace(config, precision="bf16")) for config in PRECISION]
+    plan: dict[Part, list[Callable[[], list[dict[str, Any]]]]] = {
+        "ablation": [lambda config=config: ablation(config, rounds, device) for config in ABLATION],  # type: ignore[misc]
+        "width": [widths],
+        "muon": [usual("muon", cohorts, Config(optimizer="muon"))],
+        "precision": [usual("precision", (best,), *pair) for pair in halves],
+        "cost": [usual("cost", ("plain", best), config) for config in dict.fromkeys(COSTS)],
+    }
     lines: list[dict[str, Any]] = []
-    for part in tqdm(plan, desc="comparisons"):
+    for comparison in tqdm([comparison for part in parts for comparison in plan[part]], desc="comparisons"):
         try:
-            lines += part()
+            lines += comparison()
         except Exception:  # what was measured is kept
             traceback.print_exc()
-    return pd.DataFrame(lines)
+        yield pd.DataFrame(lines)
 
 
 def main(
-    device: str = "cpu", rounds: int = 5, quick: bool = False, measured: Path | None = None, publish: bool = False
+    device: str = "cpu",
+    rounds: int = 5,
+    parts: tuple[Part, ...] = get_args(Part),
+    measured: Path | None = None,
+    publish: bool = False,
 ) -> None:
     """Measure, and draw figures/throughput.png.
 
     Args:
         device: cpu or cuda.
         rounds: turns of every form.
-        quick: the first comparison alone.
+        parts: which comparisons; the picture needs ablation, width and cost.
         measured: a throughput.csv of before: draw that, and measure nothing.
         publish: maintainers: also to figures/published and the documents.
     """
+    name = "throughput" if device == "cpu" else f"throughput_{device}"
     if measured:
         table = pd.read_csv(measured)
     else:
         keep_freed_memory()  # for the plain loop, too
         where = f"{machine(device)}, {CORES} cores, PyTorch {torch.__version__}"
-        table = everything(torch.device(device), rounds, quick).assign(machine=where)
-    drawn, name = drawing(table), "throughput" if device == "cpu" else f"throughput_{device}"
+        for lines in everything(torch.device(device), rounds, parts):
+            table = lines.assign(machine=where)
+            table.to_csv(f"figures/{name}.csv", index=False)
+    drawn = drawing(table)
     drawn = dataclasses.replace(drawn, name=name)
     for folder in (Path("figures"), *([PUBLISHED] if publish else [])):
         print("\n".join(save(drawn, folder)))

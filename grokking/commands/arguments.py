@@ -29,7 +29,7 @@ class Where:
     out: Path = Path("results")
     """folder of the results; what is stored there is not trained again"""
     workers: int = 0
-    """worker processes; 0 is one per CPU core"""
+    """worker processes; 0: one per CPU core, on CUDA one (more share the device, which fills it where cohorts are narrow)"""
     compile: Literal["declared", "on", "off"] = "declared"
     """compile the step of each setting (half a minute each, then faster; other bits than without): declared is where the
     experiment says that it pays, and never in `run`"""
@@ -45,7 +45,7 @@ class Where:
     def check(self) -> None:
         """Raise `BadInput` where a value is not allowed."""
         if self.workers < 0:
-            raise BadInput(f"workers = {self.workers}; allowed: integers from 0 on (0: one per CPU core)")
+            raise BadInput(f"workers = {self.workers}; allowed: integers from 0 on (0: one per CPU core, on CUDA one)")
         if not 0 <= self.checkpoint_every < float("inf"):
             raise BadInput(
                 f"checkpoint_every = {self.checkpoint_every}; allowed: seconds from 0 on (0: only when stopped)"

@@ -76,7 +76,8 @@ def opened(where: Where, imports: Sequence[str], declared: bool) -> Iterator["Ex
     if compile and (why := obstacle()):
         print(f"grokking: steps are not compiled, which takes longer: {why}", file=sys.stderr)
         compile = False
-    with Local(replace(terms, device=device, compile=compile), where.workers or _cores(), imports) as executor:
+    workers = where.workers or (1 if device == "cuda" else _cores())
+    with Local(replace(terms, device=device, compile=compile), workers, imports) as executor:
         yield executor
 
 

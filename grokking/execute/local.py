@@ -41,11 +41,11 @@ def choose_device(device: str) -> str:
 class Local:
     """Worker processes of this machine, each with one cohort at a time; they stay until the executor is left.
 
-    One cohort alone, one worker and CUDA need no process but this one.
+    One cohort alone and one worker need no process but this one.
     """
 
     def __init__(self, terms: Terms, workers: int, imports: Sequence[str] = ()) -> None:
-        self.terms, self.slots, self.imports = terms, 1 if terms.device == "cuda" else workers, imports
+        self.terms, self.slots, self.imports = terms, workers, imports
         self.idle: list[Worker] = []
 
     def __enter__(self) -> "Local":
