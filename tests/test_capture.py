@@ -105,6 +105,29 @@ def test_a_recording_serves_the_next_cohort_of_its_width_and_a_narrower_one_gets
     assert leaves(narrow, 1) == leaves(advanced(plain, runs(8)[4:], 2 * BLOCK), 2)
 
 
+def test_a_recorded_evaluation_sees_the_weights_of_now_and_the_runs_that_are_left():
+    """Runs on another split, too: the rows of an evaluation are part of what is recorded."""
+    specs = runs(4)
+    recorded, plain = recording(specs), Trainer(specs[0].setting, CPU)
+    ours, theirs = advanced(recorded, specs, 3), advanced(plain, specs, 3)
+    for steps in (0, 7):
+        while ours.step < 3 + steps:
+            recorded.advance(ours, 1)
+            plain.advance(theirs)
+        assert_equal_metrics(recorded.evaluate(ours), plain.evaluate(theirs))
+    first = recorded._measure
+    recorded.evaluate(ours)
+    assert recorded._measure is first
+    assert_equal_metrics(recorded.evaluate(ours.keep([1, 3])), plain.evaluate(theirs.keep([1, 3])))
+    assert_equal_metrics(recorded.evaluate(ours.keep([0, 2])), plain.evaluate(theirs.keep([0, 2])))
+
+
+def assert_equal_metrics(ours, theirs):
+    assert list(ours) == list(theirs)
+    for name, values in theirs.items():
+        assert np.array_equal(ours[name], values), name
+
+
 def test_the_loop_gives_the_same_curves_with_recorded_steps():
     specs = runs(3, steps=60, threshold=0.2, linger=0.25)
     found = []
@@ -310,6 +333,7 @@ def test_a_cuda_graph_is_the_same_steps_as_on_the_same_device_without_it(optimiz
         eager.advance(theirs)
     for name, w in theirs.weights.items():
         assert torch.equal(ours.weights[name], w), name
+    assert_equal_metrics(recorded.evaluate(ours), eager.evaluate(theirs))
 
 
 @gpu

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from grokking.engine.cohort import Cohort, Moving, Places, Tensors, compiled_width, never_alone, power_of_two
 from grokking.engine.compiled import compiled
 from grokking.engine.data import Data
-from grokking.engine.recorded import Recorded
+from grokking.engine.recorded import Recorded, RecordedMeasure
 from grokking.engine.transforming import Transforming
 from grokking.hashing import mix
 from grokking.losses import losses
@@ -22,6 +22,7 @@ from grokking.optim.transforms import transforms
 from grokking.optim.trial import waits_for_host
 from grokking.registry import is_rate
 from grokking.roles import Role, declarations
+from grokking.runs import RunSpec
 from grokking.scaling import Factors
 from grokking.setting import Setting
 
@@ -54,6 +55,7 @@ class Trainer:
         self.records_steps = device.type == "cuda" and not self.waits_for_host()
         self._compiled: dict[int, Callable[..., Moving]] = {}  # by width
         self._recorded: dict[int, Recorded] = {}  # by number of steps, all of one width
+        self._measure: tuple[list[RunSpec], RecordedMeasure] | None = None  # of these runs
 
     def waits_for_host(self) -> bool:
         """Whether a step waits for the host, so that no CUDA graph can hold it."""
@@ -210,7 +212,8 @@ class Trainer:
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")  # no TF32
         try:
-            return {name: value.cpu().numpy() for name, value in self.measured(cohort).items()}
+            measured = self._remeasured(cohort) if self.records_steps else self.measured(cohort)
+            return {name: value.cpu().numpy() for name, value in measured.items()}
         finally:
             torch.set_float32_matmul_precision(before)
 
@@ -219,13 +222,24 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    @torch.no_grad()
+    def _remeasured(self, cohort: Cohort) -> Tensors:
+        """`measured`, recorded: the host has one call to make instead of hundreds, which take longer than the device."""
+        if self._measure is None or self._measure[0] != cohort.specs:
+            self._measure = None  # the buffers of a wider cohort, which is no more
+            rows = self.data.evaluated(cohort)
+            measure = RecordedMeasure(lambda weights: self._measured(weights, *rows), cohort.weights)
+            self._measure = (cohort.specs, measure)
+        return self._measure[1](cohort.weights)
+
     def measured(self, cohort: Cohort) -> Tensors:
         """What `evaluate` says, as float64 tensors [run] on the device."""
-        rows, labels, seen = self.data.evaluated(cohort)
+        return self._measured(cohort.weights, *self.data.evaluated(cohort))
+
+    @torch.no_grad()
+    def _measured(self, weights: Tensors, rows: Tensor, labels: Tensor, seen: int) -> Tensors:
         self.model.eval()
         parts = rows.chunk(-(-rows.shape[1] // EVALUATED), dim=1)
-        scores = torch.cat([vmap(self.scores)(cohort.weights, self.data.tokens[part]) for part in parts], dim=1)
+        scores = torch.cat([vmap(self.scores)(weights, self.data.tokens[part]) for part in parts], dim=1)
         hits = (scores.argmax(-1) == labels).double()
         loss = vmap(lambda scores, labels: self.loss(scores, labels, **self.setting.options("loss")))
         return {
