@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 from grokking.engine.cohort import start
 from grokking.engine.operations import operations
-from grokking.engine.trainer import Trainer
+from grokking.engine.trainer import BLOCK, Trainer
 from grokking.execute.local import widest
 from grokking.execute.unit import keep_freed_memory, machine
 from grokking.plotting import save
@@ -51,6 +51,7 @@ from grokking.runs import RunSpec, run_spec
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 LEAST_SECONDS = 0.5  # of one turn
+WARM_UP = BLOCK + 3  # steps: on CUDA a block and a single step are recorded
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _serve(connection: Connection, name: str, config: Config, device: str) -> No
     on = torch.device(device)
     idle = _memory(on)
     own = form(name, config, on)
-    own.advance(3)
+    own.advance(WARM_UP)
     _forget_peak()  # that of compiling
     own.advance(3)
     connection.send((own.runs, _memory(on) - idle))
@@ -194,7 +195,9 @@ def product(config: Config, device: torch.device) -> Form:
 
 
 def take_turns(forms: Sequence[Form], rounds: int) -> list[list[float]]:
-    """Run-steps per second [round][form]; three steps of each, uncounted, warm up and tell how long a turn must be."""
+    """Run-steps per second [round][form]; some steps of each, uncounted, warm up and tell how long a turn must be."""
+    for form in forms:
+        form.advance(WARM_UP)
     lengths = [max(1, round(LEAST_SECONDS * _rate(form, 3) / form.runs)) for form in forms]
     turns = tqdm([pair for _ in range(rounds) for pair in zip(forms, lengths, strict=True)], leave=False, desc="turns")
     rates = [_rate(form, steps) for form, steps in turns]
@@ -273,7 +276,7 @@ def everything(device: torch.device, rounds: int, parts: Sequence[Part]) -> Iter
         )
 
     def widths() -> list[dict[str, Any]]:
-        pairs = [(name, runs) for name in cohorts for runs in WIDTHS[device.type]]
+        pairs = [("plain", 1), *((name, runs) for name in cohorts for runs in WIDTHS[device.type])]
         return measure("width", [form(name, Config(), device, runs) for name, runs in pairs], rounds, device)
 
     halves = [(config, dataclasses.replace(config, precision="bf16")) for config in PRECISION]
