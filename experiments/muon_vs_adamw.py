@@ -12,10 +12,10 @@ Here       The lean model (one layer, width 128) and the paper's tasks and split
            `thresholds` the same until every validation example is right, for the times to 90, 95, 99 and 100 %.
            `stated`     AdamW as in the cited code (learning rate 1e-3, decay 1), Muon as its author has it (0.02, momentum 0.95), in
                         two readings of the paper's "equivalent weight decay strengths": the same number, and the same decay a step.
-           `softmaxes`  stated numbers (the same decay a step) with stablemax and sparsemax, in the loss and in attention.
-           `optimizers` SGD with momentum, RMSprop and Adam at the numbers of `grokking run` against AdamW at the stated ones.
+           `softmaxes`  stated numbers (the same decay a step) with stablemax and sparsemax, in the loss and in attention, five seeds.
+           `optimizers` SGD with momentum, RMSprop and Adam at the numbers of `grokking run` against AdamW at the stated ones, five seeds.
            `models`     stated numbers on the cited code's two layers with rotary positions and dropout, and on small BERT- and
-                        GPT-2-like models.
+                        GPT-2-like models, three seeds.
            `laptop`     what `make reproduce` runs of `tuned`: three tasks, five seeds.
 Definition Steps to the first evaluation with validation accuracy >= 0.95 (first crossing), and to the first from which it stays there
            for half as long again (sustained). Runs that do not get there count at the budget in every number. Ratios are of
@@ -133,11 +133,11 @@ LAYERS = {
         {name.removeprefix("muon, "): ("adamw", name) for name in STATED if name != "adamw"},
         range(10),
     ),
-    "softmaxes": Layer(LONG, lambda task: both_with(SOFTMAXES), each(SOFTMAXES), range(10)),
+    "softmaxes": Layer(LONG, lambda task: both_with(SOFTMAXES), each(SOFTMAXES), range(5)),
     "optimizers": Layer(
-        LONG, lambda task: {"adamw": ADAMW, **OTHERS}, {name: ("adamw", name) for name in OTHERS}, range(10)
+        LONG, lambda task: {"adamw": ADAMW, **OTHERS}, {name: ("adamw", name) for name in OTHERS}, range(5)
     ),
-    "models": Layer(LONG, lambda task: both_with(MODELS), each(MODELS), range(10)),
+    "models": Layer(LONG, lambda task: both_with(MODELS), each(MODELS), range(3)),
     "thresholds": Layer({**FINE, "threshold": 1.0, "linger": 0.0}, tuned, {"tuned": ("adamw", "muon")}, range(10)),
     "smoke": Layer(
         {"train_fraction": 0.5, "model.width": 32, "steps": 60},
@@ -153,7 +153,7 @@ STUDIES = {
 }
 RUN_STEPS = {  # at most: the sum of all budgets
     **{"smoke": 720, "laptop": 60_000, "tuned": 840_000, "thresholds": 280_000, "stated": 840_000},
-    **{"softmaxes": 2_240_000, "optimizers": 1_120_000, "models": 1_680_000},
+    **{"softmaxes": 1_120_000, "optimizers": 560_000, "models": 504_000},
 }
 COMPILE = tuple(name for name in STUDIES if name != "smoke")
 
