@@ -308,7 +308,7 @@ def main(
     Args:
         device: cpu or cuda.
         rounds: turns of every form.
-        parts: which comparisons; the picture needs ablation, width and cost.
+        parts: which comparisons.
         measured: a throughput.csv of before: draw that, and measure nothing.
         publish: maintainers: also to figures/published and the documents.
     """
@@ -321,15 +321,15 @@ def main(
         for lines in everything(torch.device(device), rounds, parts):
             table = lines.assign(machine=where)
             table.to_csv(f"figures/{name}.csv", index=False)
-    drawn = drawing(table)
-    drawn = dataclasses.replace(drawn, name=name)
+    drawn = dataclasses.replace(drawing(table), name=name)
+    texts = {"": markdown(table)} | ({"_short": short(table)} if (table["part"] == "ablation").any() else {})
     for folder in (Path("figures"), *([PUBLISHED] if publish else [])):
         print("\n".join(save(drawn, folder)))
-        for words, text in (("", markdown(table)), ("_short", short(table))):
+        for words, text in texts.items():
             (folder / f"{name}{words}.md").write_text(text + "\n")
     if publish:
         rewrite_documents()
-    print(markdown(table), short(table), sep="\n\n")
+    print(*texts.values(), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The picture and the table of experiments/throughput.py, from its measured lines."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,20 +16,19 @@ DEFAULT = {"p": 97, "width": 128, "depth": 1}
 
 
 def drawing(table: pd.DataFrame) -> Drawing:
-    """Ratios to the plain loop, form by form; rates by cohort width; and what p, width and depth cost."""
+    """Of what was measured: ratios to the plain loop, form by form; rates by cohort width; and what p, width and depth cost."""
+    panels = [panel for panel in PANELS if panel[0] in set(table["part"])]
     with style():
-        figure = Figure(figsize=(10.5, 3.6), layout="constrained")
-        bars, widths, costs = figure.subplots(1, 3, width_ratios=(1.7, 1, 1))
-        _bars(bars, table[table["part"] == "ablation"])
-        _widths(widths, table[table["part"] == "width"])
-        _costs(costs, table[table["part"] == "cost"])
+        size = sum(width for _, width, _, _ in panels)
+        figure = Figure(figsize=(2.4 * size + 1.6, 3.6), layout="constrained")
+        each = figure.subplots(1, len(panels), width_ratios=[width for _, width, _, _ in panels], squeeze=False)[0]
+        for axes, (part, _, draw, _) in zip(each, panels, strict=True):
+            draw(axes, table[table["part"] == part])
     rounds = int(table["rounds"].min())
     caption(
         figure,
         f"x + y mod p, causal transformer of width 128 and 4 heads, batch 512, AdamW, float32; medians of {rounds} rounds in which "
-        "all forms of a comparison take turns. Left: p = 97; run-steps per second over those of the plain PyTorch loop in the same "
-        "round, on one core, and hatched on all cores (plain: PyTorch's own threads; compiled: a worker on each core). Middle: one "
-        f"core; bands: least to most. Right: one core. {table['machine'].iloc[0]}.",
+        f"all forms of a comparison take turns. {' '.join(words for *_, words in panels)} {table['machine'].iloc[0]}.",
     )
     return Drawing("throughput", figure, {"": table}, rounds, markdown=markdown)
 
@@ -59,14 +58,19 @@ def _bars(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _widths(axes: Axes, table: pd.DataFrame) -> None:
-    for name, lines in table.groupby("form", sort=False):
+    for rate in table.loc[table["form"] == "plain", "run_steps_per_second"]:
+        axes.axhline(rate, color=GREY, lw=1.2, label="plain loop, one run")
+    for name, lines in table[table["form"] != "plain"].groupby("form", sort=False):
         axes.plot(lines["cohort"], lines["run_steps_per_second"], marker="o", ms=4, color=COLOR[str(name)], label=name)
         axes.fill_between(lines["cohort"], lines["least"], lines["most"], color=COLOR[str(name)], alpha=0.15, lw=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(set(table["cohort"])), [str(width) for width in sorted(set(table["cohort"]))], minor=False)
-    axes.set_ylim(bottom=0)
+    if table["run_steps_per_second"].max() < 10 * table["run_steps_per_second"].min():
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_yscale("log")
     axes.set(xlabel="runs in the cohort", ylabel="run-steps per second", title="Width of the cohort (p = 97)")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
 
 
 def _costs(axes: Axes, table: pd.DataFrame) -> None:
@@ -84,10 +88,24 @@ def _costs(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(loc="upper left")
 
 
+PANELS: tuple[tuple[str, float, Callable[[Axes, pd.DataFrame], None], str], ...] = (  # part, width, and what it shows
+    (
+        "ablation",
+        1.7,
+        _bars,
+        "What brings how much: p = 97; run-steps per second over those of the plain PyTorch loop in the same round, on one core, and "
+        "hatched on all cores (plain: PyTorch's own threads; compiled: a worker on each core).",
+    ),
+    ("width", 1.0, _widths, "Width of the cohort: bands from least to most."),
+    ("cost", 1.0, _costs, "Cost: on one core."),
+)
+
+
 def markdown(table: pd.DataFrame) -> str:
-    """Ablation, Muon and bfloat16 as a table of a document."""
+    """Ablation (or where there is none the cohort's width), Muon and bfloat16 as a table of a document."""
     head, lines = "model, batch | form | run-steps/s | ratio | share of the measured matmul rate | memory", []
-    for row in table[table["part"].isin(["ablation", "muon", "precision"])].to_dict("records"):
+    first = "ablation" if (table["part"] == "ablation").any() else "width"
+    for row in table[table["part"].isin([first, "muon", "precision"])].to_dict("records"):
         model = f"{_model(row)}, {row['optimizer']}" + (f", {row['precision']}" if row["part"] == "precision" else "")
         share, memory = (
             "–" if pd.isna(row.get(name)) else words.format(row[name])
@@ -97,12 +115,13 @@ def markdown(table: pd.DataFrame) -> str:
         form += f", {row['cores']} cores" if row["cores"] > 1 else ""
         rate = f"{row['run_steps_per_second']:.1f} ({row['least']:.1f} to {row['most']:.1f})"
         lines.append((model, form, rate, f"{row['ratio']:.2f}", share, memory))
-    note = f"`make bench`, p = 97, {_taken(table)} One core and one thread where no number of cores stands. Ratio: to the first "
+    cuda = "" if first == "ablation" else " --device cuda --rounds 3 --parts width muon"
+    note = f"`python experiments/throughput.py{cuda}`, p = 97, {_taken(table)} One core and one thread where no number of cores stands. Ratio: to the first "
     return f"{markdown_table(head.split(' | '), lines)}\n\n{note}line of the comparison on as many cores."
 
 
 def short(table: pd.DataFrame) -> str:
-    """From the plain loop to the fastest form, on one core and on all, as a table of a document."""
+    """From the plain loop to the fastest form, on one core and on all, as a table of a document; needs the ablation."""
     ablation = table[table["part"] == "ablation"]
     places = ["one core" if cores == 1 else f"{cores} cores" for cores in sorted(set(ablation["cores"]))]
     head = ["model, batch", *(words for place in places for words in (f"{place}: plain loop → here", "ratio"))]

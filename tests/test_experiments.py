@@ -197,6 +197,22 @@ def test_what_the_readme_says_of_the_heat_maps_is_in_their_table():
     assert f"a step of Muon takes {own['adamw'] / own['muon']:.1f} times as long as one of AdamW" in text
 
 
+def test_what_is_said_of_the_gpu_is_in_its_table():
+    from throughput_figure import markdown
+
+    speed = pd.read_csv(PUBLISHED / "throughput_cuda.csv")
+    assert (PUBLISHED / "throughput_cuda.md").read_text() == markdown(speed) + "\n"
+    rate = speed.set_index(["optimizer", "form", "cohort"])["run_steps_per_second"]
+    wide, muon = (rate[name, "cohort", 256] for name in ("adamw", "muon"))
+    one, plain = rate["adamw", "cohort", 1], rate["adamw", "plain", 1]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    said = f"256 runs side by side make {wide:,.0f} run-steps a second (Muon: {muon:,.0f}), one run {one:.0f}, the plain loop {plain:.0f}"
+    assert said in readme
+    ratio = speed["ratio"][speed["cohort"] == 256].iloc[0]
+    text = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    assert f"256 runs side by side make {ratio:.0f} times the run-steps of the plain loop" in text
+
+
 def test_what_is_said_of_searches_is_in_their_tables():
     import search_strategies
     import tuning_budget
