@@ -204,7 +204,7 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
         f"{model}, batch 512, n = {n} seeds, the same for all. Left: "
         f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot; triangles: not within {first['steps']:,} steps; "
         f"beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
-        f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again. "
+        f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again, which is known up to {first['steps'] / (1 + first['linger']):,.0f} steps. "
         f"Right: probability of being earlier with the same seed. The paper's pooled t-test on these runs: {tests or 'too few generalise'}. Trained on: "
         f"{'; '.join(machines)}."
     )
@@ -220,7 +220,7 @@ def _verdict(table: pd.DataFrame) -> Verdict | None:
         sooner = int((each["ratio_low"] > 1).sum())
         said = f"{reading}: " if table["reading"].nunique() > 1 else ""
         words.append(
-            f"{said}{interval(row, 'ratio', 2)}, sustained {interval(row, 'kept_ratio', 2)}, sooner on {sooner} of {len(each)} tasks"
+            f"{said}{_ratio(row.to_dict(), '')}, sustained {_ratio(row.to_dict(), 'kept_')}, sooner on {sooner} of {len(each)} tasks"
         )
         low, high = row["ratio_low"], row["ratio_high"]
         answers.append(
@@ -243,7 +243,7 @@ def _verdict(table: pd.DataFrame) -> Verdict | None:
 
 HEAD = (
     *("task", "AdamW generalises", "{}", "AdamW's median steps", "{}'s", "AdamW's steps over {}'s"),
-    *("until it stays", "in operations", "{} earlier", "p (Holm)"),
+    *("until it stays", "in operations", "{} earlier", "p (Holm)", "before memorising"),
 )
 
 
@@ -272,6 +272,7 @@ def _cells(line: dict[Hashable, Any], tasks: int) -> tuple[str, ...]:
         "–" if pd.isna(line["ratio"]) else f"{line['ratio_in_operations']:.2f}",
         interval(line, "earlier", 2),
         f"{line['p']:.2g}" + ("" if together else f" ({line['p_holm']:.2g})"),
+        "–" if together else ", ".join(f"{line[f'{side}_before_memorizing']:.0f}" for side in ("first", "second")),
     )
 
 
@@ -279,7 +280,9 @@ def _ratio(line: dict[Hashable, Any], prefix: str) -> str:
     if pd.isna(line[f"{prefix}ratio"]):
         return "neither"
     said = line[f"{prefix}bound"]
-    bound = said if line["task"] != "all" and isinstance(said, str) else ""  # an empty one is NaN in a CSV
+    bound = said if isinstance(said, str) else ""  # an empty one is NaN in a CSV
+    if len(bound) > 1:  # of several tasks some are at least as large as that, others at most
+        return "–"
     return f"{bound} {line[f'{prefix}ratio']:.2f}" if bound else interval(line, f"{prefix}ratio", 2)
 
 

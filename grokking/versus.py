@@ -37,7 +37,9 @@ def versus(
     (over the strata). Where neither arm has an event, there is no ratio; where one has none, its mean and the ratio are bounds,
     without an interval, and `bound` says of which side ("≥" or "≤"). In the last line, over the seeds that all strata have,
     the ratio is the geometric mean over the strata and p its own sign-flip test, a seed being one observation of all strata;
-    a stratum in which neither arm has an event counts as 1, and `bound` holds the sides of all that are bounds.
+    a stratum in which neither arm has an event counts as 1, and `bound` holds the sides of all that are bounds, of which the
+    mean is one, too: it has no interval then, and says nothing where there are both. `earlier` is there the mean over the strata,
+    without an interval: the pairs of one seed are not independent.
     """
     lines: list[dict[str, Any]] = []
     pairs: list[tuple[pd.Series, pd.Series]] = []
@@ -94,17 +96,14 @@ def _together(
     for side, name in enumerate(("first", "second")):
         line[f"{name}_events"] = sum(int(done[side][common].sum()) for done in events)
     happened = line["first_events"] + line["second_events"]
-    line |= columns("ratio", stratified_ratio(inner) if happened else Estimate(None, None, None, len(common)))
-    every = [np.concatenate([pair[side] for pair in inner]) for side in (0, 1)]
-    return (
-        line
-        | columns("earlier", probability_earlier(every[1], every[0]))
-        | {
-            "p": test.p_value,
-            "smallest_p": test.smallest_p,
-            "p_holm": np.nan,
-        }
+    ratio = stratified_ratio(inner)
+    line |= columns(
+        "ratio",
+        Estimate(None, None, None, len(common)) if not happened else bare(ratio) if line["bound"] else ratio,
     )
+    earlier = float(np.mean([probability_earlier(b, a).value for a, b in inner]))
+    line |= columns("earlier", Estimate(earlier, None, None, len(common)))
+    return line | {"p": test.p_value, "smallest_p": test.smallest_p, "p_holm": np.nan}
 
 
 def _horizon(runs: pd.DataFrame, event: Event) -> float:

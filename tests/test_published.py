@@ -65,7 +65,10 @@ def comparison(folder, tuned, stated, n=30):
         line |= {f"kept_{key}": value for key, value in line.items()}
         line |= {"n": n, "reading": "same decay a step", "step_cost": 2.2, "ratio_in_operations": ratio[0] / 2.2}
         line |= {"first_mean_epochs": 60.0, "second_mean_epochs": 40.0}
+        line |= {"horizon": 2_000.0 if name == "muon_vs_adamw" else 4_000.0}
         pd.DataFrame([{**line, "task": task} for task in ("mod_add", "mod_sub", "all")]).to_csv(folder / f"{name}.csv")
+        pooled = {"reading": "tuned" if name == "muon_vs_adamw" else line["reading"], "first": 50.0, "second": 100.0}
+        pd.DataFrame([pooled]).to_csv(folder / f"{name}_pooled.csv")
     return Tables(folder)
 
 
@@ -80,7 +83,9 @@ def comparison(folder, tuned, stated, n=30):
 )
 def test_a_ratio_is_reproduced_where_our_interval_holds_it(tmp_path, ratio, said):
     tables = comparison(tmp_path, ratio, ratio)
-    assert published._muon("muon_vs_adamw")(tables).verdict == said
+    found = published._muon("muon_vs_adamw")(tables)
+    assert found.verdict == said
+    assert found.ours.endswith("mean epochs with the tasks pooled, as it has them: 50.0 / 100.0 = 0.50")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,9 @@ def test_tuning_is_held_against_every_reading_of_what_is_stated(tmp_path):
     pd.concat([stated, alike]).to_csv(tmp_path / "muon_vs_adamw_stated.csv")
     found = published._wider_tuning(tables)
     assert found.verdict == "in part: it stays, and shrinks against 1 of 2 readings of what is stated"
-    assert found.ours == "stated 3.00 [2.80, 3.20] or 1.90 [1.80, 2.00], tuned 2.00 [1.90, 2.10]"
+    assert found.ours == (
+        "stated 3.00 [2.80, 3.20] or 1.90 [1.80, 2.00] (within 4,000 steps), tuned 2.00 [1.90, 2.10] (within 2,000)"
+    )
 
 
 @pytest.mark.parametrize(

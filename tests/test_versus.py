@@ -66,6 +66,8 @@ def test_each_line_holds_what_its_definition_says():
     assert np.isnan(both["p_holm"])
     assert both["ratio"] == pytest.approx(np.sqrt(2100 / 1300 * 2))
     assert both["earlier"] == (2.5 + 4) / 8
+    assert pd.isna(both["earlier_low"])  # eight pairs, but four seeds
+    assert both["ratio_low"] < both["ratio"] < both["ratio_high"]
     assert both["n"] == 4
     # One sign for all tasks of a seed: with four seeds nothing below 1/8 exists, though there are eight pairs.
     assert both["smallest_p"] == 1 / 8
@@ -91,6 +93,18 @@ def test_an_arm_that_never_generalises_gives_a_bound_and_two_give_nothing():
     assert pd.isna(neither["ratio"])
     assert (neither["earlier"], neither["p"]) == (0.5, 1)
     assert compared(made("add", "adamw", never), made("add", "muon", never))["ratio"].isna().all()  # nor over all tasks
+
+
+def test_a_mean_over_tasks_of_which_one_is_a_bound_is_a_bound_without_an_interval():
+    some, never = [100, 200, 300, 400], [None] * 4
+    add = [made("add", "adamw", some), made("add", "muon", [50, 100, 150, 200])]
+    at_most = [made("gcd", "adamw", some), made("gcd", "muon", never)]
+    at_least = [made("parity", "adamw", never), made("parity", "muon", some)]
+    one, both = (compared(*add, *tables).iloc[-1] for tables in (at_most, [*at_most, *at_least]))
+    assert (one["bound"], both["bound"]) == ("≤", "≤≥")
+    assert one["ratio"] == pytest.approx(np.sqrt(2 * 250 / 900))
+    assert pd.isna(one["ratio_low"])
+    assert pd.isna(one["ratio_high"])
 
 
 def test_staying_is_compared_up_to_where_it_is_known():
