@@ -23,7 +23,7 @@ METRICS = ("train_loss", "validation_loss", "train_accuracy", "validation_accura
 pytestmark = [pytest.mark.parses, pytest.mark.usefixtures("in_the_root")]
 
 
-def trials(space, values, spent=10_000):
+def trials(space, values, spent=33_333):
     """A search with these values, None: stopped; every number of the space is the trial's own."""
     return pd.DataFrame(
         [
@@ -43,7 +43,7 @@ def test_the_budget_pays_for_the_first_trials_and_the_best_is_one_of_them():
     import muon_vs_adamw_tuning as tuning
 
     table = tuning.marked(trials(["optimizer.lr"], [500.0, None, 400.0, 100.0]))
-    assert list(table["within"]) == [True, True, True, False]  # 30,000 run-steps
+    assert list(table["within"]) == [True, True, True, False]  # 100,000 run-steps
     assert list(table["best"]) == [False, False, True, False]
 
 
@@ -175,7 +175,15 @@ def said_of(width, others):
 
     arms = {"adamw": width, **others}
     runs = pd.DataFrame(
-        {"arm": arm, "seed": seed, "task": "parity", "steps": 900, "status": "censored", "train_fraction": 0.5}
+        {
+            "arm": arm,
+            "seed": seed,
+            "task": "parity",
+            "steps": 900,
+            "linger": 0.5,
+            "status": "censored",
+            "train_fraction": 0.5,
+        }
         | {"model.name": "transformer", "model.depth": 1, "model.width": wide, "epochs_to_generalize": np.nan}
         for arm, wide in arms.items()
         for seed in range(2)
