@@ -189,7 +189,7 @@ def said_of(width, others):
         for seed in range(2)
     )
     lines = [{"reading": arm, "task": task, "other": arm, "n": 2} for arm in others for task in ("parity", "all")]
-    table = pd.DataFrame(lines).assign(ratio=2.0, ratio_low=1.7, ratio_high=2.2)
+    table = pd.DataFrame(lines).assign(ratio=2.0, ratio_low=1.7, ratio_high=2.2, bound="", kept_bound="")
     table = table.assign(kept_ratio=2.0, kept_ratio_low=1.7, kept_ratio_high=2.2)
     words = figure._caption(runs, table, {arm: ("adamw", arm) for arm in others}, ["a machine"])
     return words, figure._verdict(table)
