@@ -16,14 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import matplotlib
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 from tqdm import tqdm
 
-from grokking.coordinates import coordinates, slopes
+from grokking.coordinates import ALLOWED, coordinates, slopes
+from grokking.coordinates_figure import ALL_FLAT, SHOWN, layer_colors, layer_legend, sizes
 from grokking.execute.unit import machine
 from grokking.models import models
 from grokking.optim import optimizers
@@ -91,42 +90,27 @@ def by_stage(table: pd.DataFrame) -> pd.DataFrame:
 
 def draw_stages(table: pd.DataFrame, found: pd.DataFrame) -> Drawing:
     """A column a stage: what layers give out before training, and what steps change in it, over the width."""
-    rows = {"start": "given out at the start", "change": f"changed by {STEPS} steps"}
-    names = list(dict.fromkeys(found.loc[found["what"].isin(rows), "name"]))
-    n = int(found["n"].min())
-    widths = sorted(table["width"].unique())
-    passes = found.set_index(["stage", "what", "name"])["passes"]
+    rows = [what for what in SHOWN if what != "update"]
+    n, widths = int(found["n"].min()), sorted(table["width"].unique())
+    colors = layer_colors(found.loc[found["what"].isin(rows), "name"])
     with style():
-        shades = matplotlib.colormaps["turbo"]([0.04 + 0.92 * at / max(1, len(names) - 1) for at in range(len(names))])
-        colors = dict(zip(names, shades, strict=True))
         figure = Figure(figsize=(14, 5.6), layout="constrained")
         grid = figure.subplots(2, len(STAGES), sharex=True, sharey="row")
-        for line, (what, words) in zip(grid, rows.items(), strict=True):
+        for line, what in zip(grid, rows, strict=True):
             for axes, stage in zip(line, STAGES, strict=True):
-                for name in names:
-                    own = table[(table["stage"] == stage) & (table["what"] == what) & (table["name"] == name)]
-                    if own.empty or (stage, what, name) not in passes:
-                        continue
-                    size = own.groupby("width")["size"].mean()
-                    dash = "-" if passes[stage, what, name] else (0, (2, 1.2))
-                    axes.plot(size.index, size, ls=dash, lw=1.3, color=colors[name], label=name)
-                axes.set(xscale="log", yscale="log")
-                axes.set_xticks(widths, widths)
-                axes.minorticks_off()
-                axes.yaxis.set_major_locator(LogLocator())
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            line[0].set_ylabel(f"{words} (log)")
+                own, slope = (part[(part["stage"] == stage) & (part["what"] == what)] for part in (table, found))
+                sizes(axes, own, slope, colors)
+            line[0].set_ylabel(f"{SHOWN[what].format(steps=STEPS)} (log)")
         for axes, title in zip(grid[0], STAGES.values(), strict=True):
             axes.set_title(title, fontsize=10)
         for axes in grid[1]:
             axes.set_xlabel("width (log)")
-        handles = {t: h for axes in figure.axes for h, t in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles, loc="outside right upper", fontsize=7)
+        layer_legend(figure)
         caption(
             figure,
             f"Transformer, AdamW (lr {ADAMW['optimizer.lr']:g}), initial values N(0, 0.02²) at width {widths[0]}; x + y (mod 5), full batch; each column "
-            f"has what those before it have. Root mean squares, mean of n = {n} seeds. Solid: the slope is within 0.1 of theory (flat, but for scores at the "
-            f"start, and attention's, which fall as 1/√width); dashed: it is not. Trained on: {machine('cpu')}.",
+            f"has what those before it have. Root mean squares, mean of n = {n} seeds. Solid: the slope is within {ALLOWED:g} of theory ({ALL_FLAT}); "
+            f"dashed: it is not. Trained on: {machine('cpu')}.",
         )
     return Drawing("mup_stages", figure, {"": table, "slopes": found}, n, None, None)
 

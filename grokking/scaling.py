@@ -73,9 +73,14 @@ Scaling = Callable[..., Factors]
 def scaling(rule: Scaling) -> Scaling:
     """Register a scaling rule: a function of a `Part`, and options with defaults, that returns its `Factors`.
 
-    An option `base_width` is needed of all that change anything: the `model.width` at which every factor is 1.
+    It needs an option `base_width`, the `model.width` at which every factor is 1: without one, nothing would ever be scaled.
     """
-    scalings.add(rule, options(rule, skip=1))
+    own = options(rule, skip=1)
+    if "base_width" not in own and rule.__name__ != "standard":
+        raise BadInput(
+            f"scaling {rule.__name__!r} has no option base_width; add base_width: int = 64, the model.width at which all factors are 1"
+        )
+    scalings.add(rule, own)
     return rule
 
 

@@ -14,7 +14,7 @@ from grokking.models.parts import Multiplier
 from grokking.optim import ENTRYWISE, Geometry, Update, optimizers
 from grokking.roles import Role, declarations
 from grokking.runs import run_spec
-from grokking.scaling import Factors, Part, Place, mup, spectral
+from grokking.scaling import Factors, Part, Place, mup, scaling, scalings, spectral
 from grokking.seeding import stream
 
 CPU = torch.device("cpu")
@@ -388,3 +388,14 @@ def test_the_list_of_factors_is_that_of_the_setting(capsys):
     assert lines["hidden.0.weight"][-6:] == ["spectral", "1", "1", "1", "1", "1"]
     assert lines["head.weight"][-5:] == ["2.828", "1", "1", "1", "0.125"]
     assert lines["first.weight"][1:4] == ["118", "×", "1024"]
+
+
+def test_a_rule_without_a_base_width_would_never_scale_anything_and_is_refused():
+    with pytest.raises(BadInput, match=r"scaling 'unbased' has no option base_width; add base_width: int = 64"):
+
+        @scaling
+        def unbased(part):
+            """Half of everything."""
+            return Factors(lr=part.width**-0.5)
+
+    assert "unbased" not in scalings

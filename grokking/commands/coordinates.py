@@ -7,9 +7,6 @@ from grokking.commands.arguments import Imports, Set, parse_seeds, told_beside
 from grokking.errors import BadInput
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
     from grokking.registry import Settings
 
 FLAGS = {  # setting → which flag says it
@@ -19,11 +16,6 @@ FLAGS = {  # setting → which flag says it
     "model.width": "--widths",
     "scaling.base_width": "--widths (the least of them)",
     "steps": "--steps",
-}
-SHOWN = {  # what → title of its panel
-    "start": "given out at the start",
-    "change": "changed by {steps} steps",
-    "update": "parameters moved, as they act",
 }
 
 
@@ -61,6 +53,7 @@ def coordinates(
 
     from grokking.coordinates import ALLOWED, FEW, slopes, specs_of
     from grokking.coordinates import coordinates as measured
+    from grokking.coordinates_figure import drawn
     from grokking.extensions import import_extensions
     from grokking.plotting import Drawing, save
     from grokking.store import make_writable
@@ -82,7 +75,7 @@ def coordinates(
         raise BadInput(f"{steps} steps change nothing that layers give out; take a higher optimizer.lr, or more steps")
     found = slopes(table)
     examples = _examples({**FEW, **own})
-    figure = _drawn(table, found, f"{model}, {optimizer}, {scaling}", examples, steps)
+    figure = drawn(table, found, f"{model}, {optimizer}, {scaling}", examples, steps, ALLOWED)
     files = save(Drawing("coordinates", figure, {"": table, "slopes": found}, int(found["n"].min())), figures)
     print(found.to_string(index=False, float_format=lambda value: f"{value:+.2f}"))
     wrong = found[~found["passes"]]
@@ -108,43 +101,3 @@ def _examples(told: "Settings") -> str:
     """On what is measured, in words."""
     batch = "full batch" if str(told["batch_size"]) == "0" else f"batch {told['batch_size']}"
     return f"{told['task.name']} (p = {told['task.p']}), {batch}"
-
-
-def _drawn(table: "pd.DataFrame", found: "pd.DataFrame", title: str, examples: str, steps: int) -> "Figure":
-    """A panel for each thing measured, a line for each layer; dashed: not as theory has it."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator
-
-    from grokking.coordinates import ALLOWED
-    from grokking.plotting import caption, style
-
-    names = list(dict.fromkeys(found["name"].str.removesuffix(".weight")))
-    passes = found.set_index(["what", "name"])["passes"]
-    with style():
-        import matplotlib
-
-        colors = dict(
-            zip(names, matplotlib.colormaps["turbo"](range(10, 250, max(1, 240 // len(names)))), strict=False)
-        )
-        figure = Figure(figsize=(11, 4), layout="constrained")
-        for axes, (what, words) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True):
-            for name, own in table[table["what"] == what].groupby("name", sort=False):
-                if (what, name) in passes:
-                    size = own.groupby("width")["size"].mean()
-                    plain = str(name).removesuffix(".weight")
-                    dash = "-" if passes[what, name] else (0, (2, 1.5))
-                    axes.plot(size.index, size, "o", ls=dash, ms=3, lw=1.2, color=colors[plain], label=plain)
-            axes.set(xscale="log", yscale="log", xlabel="width (log)", title=words.format(steps=steps))
-            axes.set_xticks(sorted(table["width"].unique()), sorted(table["width"].unique()))
-            axes.minorticks_off()
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        figure.axes[0].set_ylabel("root mean square, or norm (log)")
-        handles = {t: h for axes in figure.axes for h, t in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles, loc="outside right upper", fontsize=7)
-        caption(
-            figure,
-            f"Coordinate check of {title}; n = {int(found['n'].min())} seeds, {examples}. Mean over seeds; dashed: the slope is "
-            f"more than {ALLOWED:g} off theory, by which all are flat, but for scores at the start (and attention's), which fall as 1/√width.",
-        )
-    return figure
