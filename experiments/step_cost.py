@@ -7,6 +7,7 @@ Definition Operations of matrix products a step, counted (grokking.engine.operat
            what a step of Muon costs; evaluations are left out of both.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,19 @@ OPTIMIZERS = ("adamw", "muon")
 SIDE_BY_SIDE = 4
 
 
-def main(rounds: int = 7, publish: bool = False) -> None:
+def main(rounds: int = 7, measured: Path | None = None, publish: bool = False) -> None:
     """Measure, and print the table.
 
     Args:
         rounds: turns of each optimizer on each task.
+        measured: a step_cost.csv of before: print that beside the ratios of now, and measure nothing.
         publish: maintainers: to figures/published, and rewrite the documents.
     """
-    table = pd.concat([measured(task, rounds) for task in tqdm(TASKS, desc="tasks")], ignore_index=True)
+    table = (
+        pd.read_csv(measured)
+        if measured
+        else pd.concat([cost(task, rounds) for task in tqdm(TASKS, desc="tasks")], ignore_index=True)
+    )
     print(table.to_string(index=False))
     if publish:
         table.to_csv(PUBLISHED / "step_cost.csv", index=False, lineterminator="\n")
@@ -44,7 +50,7 @@ def main(rounds: int = 7, publish: bool = False) -> None:
         rewrite_documents()
 
 
-def measured(task: str, rounds: int) -> pd.DataFrame:
+def cost(task: str, rounds: int) -> pd.DataFrame:
     """One line for this task."""
     compile = not obstacle()
     forms = [turning([_spec(task, name, seed) for seed in range(SIDE_BY_SIDE)], compile) for name in OPTIMIZERS]

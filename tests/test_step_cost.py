@@ -27,7 +27,7 @@ def test_a_step_costs_what_the_other_optimizer_does_in_its_time(monkeypatch):
         return [[200.0, 100.0], [300.0, 100.0], [210.0, 100.0]][:rounds]
 
     monkeypatch.setattr(step_cost, "take_turns", turns)
-    line = step_cost.measured("parity", 3).iloc[0]
+    line = step_cost.cost("parity", 3).iloc[0]
     assert seen == [["adamw"] * step_cost.SIDE_BY_SIDE, ["muon"] * step_cost.SIDE_BY_SIDE]
     assert tuple(line[["time", "time_least", "time_most"]]) == pytest.approx((2.1, 2.0, 3.0))
     assert line["operations"] == line["operations_muon"] / line["operations_adamw"] > 1.5  # Newton–Schulz iterations
