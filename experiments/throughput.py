@@ -197,7 +197,7 @@ def product(config: Config, device: torch.device) -> Form:
 def take_turns(forms: Sequence[Form], rounds: int) -> list[list[float]]:
     """Run-steps per second [round][form]; some steps of each, uncounted, warm up and tell how long a turn must be."""
     for form in forms:
-        form.advance(WARM_UP)
+        _rate(form, WARM_UP)
     lengths = [max(1, round(LEAST_SECONDS * _rate(form, 3) / form.runs)) for form in forms]
     turns = tqdm([pair for _ in range(rounds) for pair in zip(forms, lengths, strict=True)], leave=False, desc="turns")
     rates = [_rate(form, steps) for form, steps in turns]
