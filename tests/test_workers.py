@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import deque
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from grokking.execute import unit
 from grokking.execute.jobs import Job, Jobs, train_all
 from grokking.execute.local import Local, execute
 from grokking.execute.progress import Progress
+from grokking.execute.signals import Stop
 from grokking.execute.unit import Outcome, Terms
 from grokking.execute.workers import Worker
 from grokking.extensions import import_extension
@@ -255,6 +257,32 @@ TOO_LITTLE = [
     torch.OutOfMemoryError("CUDA out of memory"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried …"),
 ]
+
+
+@pytest.mark.parametrize(("broken", "end"), [(False, "memory"), (True, "memory"), (None, "stored")])
+def test_what_a_unit_took_of_a_gpu_is_given_back_before_its_end_is_told(broken, end, tmp_path, monkeypatch):
+    left = []
+
+    def trains(*_):
+        trainer = Trainer(runs(1)[0].setting, torch.device("cpu"))
+        trainer._measure = trainer  # as what is recorded holds the trainer that holds it
+        left.append(weakref.ref(trainer))
+        yield 3, [], True
+        if broken is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def empty_cache():
+        left.append(left[0]() is None)
+        if broken:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(unit, "train_unit", trains)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    told = []
+    for message in unit.attempt(runs(1), Terms(tmp_path, device="cuda"), Stop()):
+        told.append((message, left[1:]))
+    assert told[0] == ((3, [], True), [])
+    assert (told[1][0].end, told[1][1]) == (end, [True])
 
 
 def memory_for(width, error, monkeypatch):

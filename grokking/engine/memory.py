@@ -77,9 +77,7 @@ def fitting(spec: RunSpec, most: int, free: float, places: Places, device: str =
 
     One at least, which may then have to fail. Tracing takes seconds: what is small beside `free` is not traced.
     """
-    if (
-        ample(spec) * (2 if device == "cuda" else 1) * places(most, 0) < free
-    ):  # recorded, it may take all of that
+    if ample(spec) * (2 if device == "cuda" else 1) * places(most, 0) < free:  # recorded, it may take all of that
         return most
     one, allowed = bytes_per_run(spec, device), free * (1 - SPARE)
     return max((runs for runs in range(1, most + 1) if places(runs, 0) * one <= allowed), default=1)
