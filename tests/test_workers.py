@@ -15,6 +15,8 @@ import pytest
 import torch
 from tiny import runs
 
+from grokking.commands import training
+from grokking.commands.arguments import Where
 from grokking.engine.trainer import Trainer
 from grokking.errors import Interrupted, Unwritable
 from grokking.execute import jobs as jobs_of
@@ -452,3 +454,17 @@ def test_a_bar_of_a_library_in_a_worker_leaves_no_word_of_leaks(tmp_path):
     ).stderr
     assert "4/4 runs done" in said
     assert "leaked" not in said
+
+
+# --- several workers on one GPU ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("said", "slots"), [(0, 1), (3, 3)])
+def test_on_cuda_there_is_one_worker_unless_more_are_asked_for_and_they_share_its_memory(
+    said, slots, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("grokking.execute.local.choose_device", lambda _: "cuda")
+    monkeypatch.setattr("grokking.execute.local.free_memory", lambda device: {"cuda": 12e9}[device.type])
+    monkeypatch.setattr(training, "_cores", lambda: 7)
+    with training.opened(Where(out=tmp_path, device="cuda", workers=said), (), declared=False) as executor:
+        assert (executor.slots, executor.room()) == (slots, 12e9 / slots)
