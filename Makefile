@@ -59,7 +59,7 @@ bench: install  ## run-steps per second against a plain PyTorch loop, part by pa
 
 gpu: .venv/complete  ## what needs a CUDA device: its tests, and run-steps per second at cohorts of 1 to 256
 	$(BIN)/python -m pytest -m gpu -n 0
-	$(BIN)/python experiments/throughput.py --device cuda --rounds 3
+	$(BIN)/python experiments/throughput.py --device cuda --rounds 3 --parts width muon
 
 check: .venv/complete  ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check .

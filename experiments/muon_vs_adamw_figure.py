@@ -16,7 +16,7 @@ from grokking.comparison import observed
 from grokking.coverage import beside
 from grokking.engine.operations import operations
 from grokking.plotting import COLORS, GREY, Drawing, Verdict, caption, label, step_ticks, style
-from grokking.publish import interval, markdown_table
+from grokking.publish import interval, markdown_table, ratio_or_bound
 from grokking.runs import RunSpec, run_spec
 from grokking.setting import DEFAULTS
 from grokking.store import Results
@@ -220,7 +220,7 @@ def _verdict(table: pd.DataFrame) -> Verdict | None:
         sooner = int((each["ratio_low"] > 1).sum())
         said = f"{reading}: " if table["reading"].nunique() > 1 else ""
         words.append(
-            f"{said}{_ratio(row.to_dict(), '')}, sustained {_ratio(row.to_dict(), 'kept_')}, sooner on {sooner} of {len(each)} tasks"
+            f"{said}{ratio_or_bound(row)}, sustained {ratio_or_bound(row, 'kept_')}, sooner on {sooner} of {len(each)} tasks"
         )
         low, high = row["ratio_low"], row["ratio_high"]
         answers.append(
@@ -267,23 +267,13 @@ def _cells(line: dict[Hashable, Any], tasks: int) -> tuple[str, ...]:
     return (
         *(f"{line[f'{side}_events']:.0f} of {of:.0f}" for side in ("first", "second")),
         *medians,
-        _ratio(line, ""),
-        _ratio(line, "kept_"),
+        ratio_or_bound(line),
+        ratio_or_bound(line, "kept_"),
         "–" if pd.isna(line["ratio"]) else f"{line['ratio_in_operations']:.2f}",
         interval(line, "earlier", 2),
         f"{line['p']:.2g}" + ("" if together else f" ({line['p_holm']:.2g})"),
         "–" if together else ", ".join(f"{line[f'{side}_before_memorizing']:.0f}" for side in ("first", "second")),
     )
-
-
-def _ratio(line: dict[Hashable, Any], prefix: str) -> str:
-    if pd.isna(line[f"{prefix}ratio"]):
-        return "neither"
-    said = line[f"{prefix}bound"]
-    bound = said if isinstance(said, str) else ""  # an empty one is NaN in a CSV
-    if len(bound) > 1:  # of several tasks some are at least as large as that, others at most
-        return "–"
-    return f"{bound} {line[f'{prefix}ratio']:.2f}" if bound else interval(line, f"{prefix}ratio", 2)
 
 
 def thresholds(results: Results, runs: pd.DataFrame) -> Drawing:
@@ -341,7 +331,7 @@ def thresholds_markdown(table: pd.DataFrame) -> str:
         own = table[table["task"] == task].to_dict("records")
         counts = [f"{line['first_events']:.0f}, {line['second_events']:.0f}" for line in own]
         lines.append(
-            (TITLES[task], *(f"{_ratio(line, '')} ({count})" for line, count in zip(own, counts, strict=True)))
+            (TITLES[task], *(f"{ratio_or_bound(line)} ({count})" for line, count in zip(own, counts, strict=True)))
         )
     head = ("task", *(f"{threshold:.0%} (runs that do: AdamW, Muon)" for threshold in THRESHOLDS))
     return markdown_table(head, lines)

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import tyro
 
-from grokking.publish import PUBLISHED, interval, markdown_table, rewrite_documents
+from grokking.publish import PUBLISHED, interval, markdown_table, ratio_or_bound, rewrite_documents
 
 TVEIT = 153.09 / 102.89
 PLAIN_STEP = 1.26  # operations of a step of Muon over one of AdamW, x + y, with nothing cut short; a test counts them
@@ -121,8 +121,8 @@ def answer(tables: Tables) -> str:
     operations = operations.set_axis(["operations", "operations_low", "operations_high"])
     plain = {f"plain{end}": value / PLAIN_STEP for end, value in zip(("", "_low", "_high"), in_steps, strict=True)}
     return (
-        f"In steps, {_yes(in_steps)}: each at the best that as many run-steps of search found, Muon is ahead on {sooner} of {len(each)} tasks, AdamW on {later}, and AdamW takes {interval(together, 'ratio', 2)} "
-        f"times as many steps to 95 % validation accuracy, {interval(together, 'kept_ratio', 2)} times until it stays there (geometric mean over "
+        f"In steps, {_yes(in_steps)}: each at the best that as many run-steps of search found, Muon is ahead on {sooner} of {len(each)} tasks, AdamW on {later}, and AdamW takes {ratio_or_bound(together)} "
+        f"times as many steps to 95 % validation accuracy, {ratio_or_bound(together, 'kept_')} times until it stays there (geometric mean over "
         f"the tasks, n = {together['n']:.0f} paired seeds, 95 % intervals; published: {TVEIT:.2f} times the epochs). In arithmetic it "
         f"depends on the rest of a step: in a plain loop Muon's takes {PLAIN_STEP:.2f} times as much, and AdamW in all {interval({**plain, 'is_bound': False}, 'plain', 2)} times "
         f"the operations; here, where forward and backward pass are cut short, {together['step_cost']:.1f} times as much, and AdamW "
@@ -133,7 +133,7 @@ def answer(tables: Tables) -> str:
 
 def _each_reading(lines: pd.DataFrame) -> str:
     """The ratio in each reading of what the paper does not state."""
-    return " or ".join(interval(line, "ratio", 2) for line in lines.to_dict("records"))
+    return " or ".join(ratio_or_bound(line) for line in lines.to_dict("records"))
 
 
 def _yes(ratio: pd.Series) -> str:
@@ -149,7 +149,7 @@ def _muon(table: str, **where: object) -> Callable[[Tables], Found]:
         line = tables.line(table, task="all", **where)
         pooled = tables.line(f"{table}_pooled", reading=where.get("reading", "tuned"))
         epochs = f"{pooled['first']:.1f} / {pooled['second']:.1f} = {pooled['first'] / pooled['second']:.2f}"
-        words = f"{interval(line, 'ratio', 2)}, tasks weighing alike (n = {line['n']:.0f}); mean epochs with the tasks pooled, as it has them: {epochs}"
+        words = f"{ratio_or_bound(line)}, tasks weighing alike (n = {line['n']:.0f}); mean epochs with the tasks pooled, as it has them: {epochs}"
         return Found(words, _against(TVEIT, line))
 
     return found
@@ -167,6 +167,8 @@ def _fewer_epochs(tables: Tables) -> Found:
     shares = {}
     for name, where in (("muon_vs_adamw", {}), ("muon_vs_adamw_stated", {"reading": "same decay a step"})):
         line = tables.line(name, task="all", **where)
+        if pd.isna(line["ratio_low"]):
+            return Found("–", "undecided")
         shares[name] = (1 - 1 / line["ratio"], 1 - 1 / line["ratio_low"], 1 - 1 / line["ratio_high"])
     words = [
         f"{name} {value:.0%} [{low:.0%}, {high:.0%}]"
@@ -196,7 +198,9 @@ def _wider_tuning(tables: Tables) -> Found:
     tuned, stated = tables.line("muon_vs_adamw", task="all"), tables["muon_vs_adamw_stated"]
     readings = stated[stated["task"] == "all"]
     budgets = [lines.loc[lines["task"] != "all", "horizon"].max() for lines in (stated, tables["muon_vs_adamw"])]
-    words = f"stated {_each_reading(readings)} (within {budgets[0]:,.0f} steps), tuned {interval(tuned, 'ratio', 2)} (within {budgets[1]:,.0f})"
+    words = f"stated {_each_reading(readings)} (within {budgets[0]:,.0f} steps), tuned {ratio_or_bound(tuned)} (within {budgets[1]:,.0f})"
+    if pd.isna([tuned["ratio_low"], *readings["ratio_low"]]).any():
+        return Found(words, "undecided")
     if tuned["ratio_low"] <= 1:
         return Found(words, "reproduced")
     shrinks, of = int((readings["ratio_low"] > tuned["ratio_high"]).sum()), len(readings)
@@ -206,8 +210,12 @@ def _wider_tuning(tables: Tables) -> Found:
 
 def _subtraction(tables: Tables) -> Found:
     line = tables.line("muon_vs_adamw", task="mod_sub")
-    ours = f"first crossing {interval(line, 'ratio', 2)}, sustained {interval(line, 'kept_ratio', 2)} (tuned, n = {line['n']:.0f})"
-    return Found(ours, "reproduced" if line["ratio_low"] <= 1 else "not reproduced: Muon is sooner here, too")
+    ours = (
+        f"first crossing {ratio_or_bound(line)}, sustained {ratio_or_bound(line, 'kept_')} (tuned, n = {line['n']:.0f})"
+    )
+    low = line["ratio_low"]
+    verdict = "undecided" if pd.isna(low) else "reproduced" if low <= 1 else "not reproduced: Muon is sooner here, too"
+    return Found(ours, verdict)
 
 
 # --- others -------------------------------------------------------------------------------------------------------------

@@ -31,13 +31,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 import torch
 import tyro
 from plain_loop import PlainLoop, plain_model
-from throughput_figure import drawing, markdown, short
+from throughput_figure import PANELS, PARTS, ROUNDS, Part, drawing, markdown, short
 from tqdm import tqdm
 
 from grokking.engine.cohort import start
@@ -197,7 +197,7 @@ def product(config: Config, device: torch.device) -> Form:
 def take_turns(forms: Sequence[Form], rounds: int) -> list[list[float]]:
     """Run-steps per second [round][form]; some steps of each, uncounted, warm up and tell how long a turn must be."""
     for form in forms:
-        form.advance(WARM_UP)
+        _rate(form, WARM_UP)
     lengths = [max(1, round(LEAST_SECONDS * _rate(form, 3) / form.runs)) for form in forms]
     turns = tqdm([pair for _ in range(rounds) for pair in zip(forms, lengths, strict=True)], leave=False, desc="turns")
     rates = [_rate(form, steps) for form, steps in turns]
@@ -262,9 +262,6 @@ COSTS = [
 ]
 
 
-Part = Literal["ablation", "width", "muon", "precision", "cost"]
-
-
 def everything(device: torch.device, rounds: int, parts: Sequence[Part]) -> Iterator[pd.DataFrame]:
     """The comparisons of these parts so far, line by line, after each of them: `part` says which one a line belongs to."""
     *_, best = FORMS[device.type]
@@ -298,8 +295,8 @@ def everything(device: torch.device, rounds: int, parts: Sequence[Part]) -> Iter
 
 def main(
     device: str = "cpu",
-    rounds: int = 5,
-    parts: tuple[Part, ...] = get_args(Part),
+    rounds: int = ROUNDS,
+    parts: tuple[Part, ...] = PARTS,
     measured: Path | None = None,
     publish: bool = False,
 ) -> None:
@@ -308,10 +305,14 @@ def main(
     Args:
         device: cpu or cuda.
         rounds: turns of every form.
-        parts: which comparisons.
+        parts: which comparisons; one of them at least with a panel of the picture.
         measured: a throughput.csv of before: draw that, and measure nothing.
         publish: maintainers: also to figures/published and the documents.
     """
+    if not set(parts) & (drawable := {part for part, *_ in PANELS}):
+        sys.exit(
+            f"--parts {' '.join(parts)}: nothing to draw; allowed: any that include one of {', '.join(sorted(drawable))}"
+        )
     name = "throughput" if device == "cpu" else f"throughput_{device}"
     if measured:
         table = pd.read_csv(measured)

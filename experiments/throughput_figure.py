@@ -1,7 +1,7 @@
 """The picture and the table of experiments/throughput.py, from its measured lines."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +12,9 @@ from grokking.publish import markdown_table
 
 COLOR = {"plain": GREY, "shortcuts": "#56B4E9", "cohort": "#0072B2", "compiled": "#D55E00"}
 STEPS = 2_000
+Part = Literal["ablation", "width", "muon", "precision", "cost"]
+PARTS: tuple[Part, ...] = get_args(Part)
+ROUNDS = 5
 DEFAULT = {"p": 97, "width": 128, "depth": 1}
 
 
@@ -115,8 +118,7 @@ def markdown(table: pd.DataFrame) -> str:
         form += f", {row['cores']} cores" if row["cores"] > 1 else ""
         rate = f"{row['run_steps_per_second']:.1f} ({row['least']:.1f} to {row['most']:.1f})"
         lines.append((model, form, rate, f"{row['ratio']:.2f}", share, memory))
-    cuda = "" if first == "ablation" else " --device cuda --rounds 3 --parts width muon"
-    note = f"`python experiments/throughput.py{cuda}`, p = 97, {_taken(table)} One core and one thread where no number of cores stands. Ratio: to the first "
+    note = f"`{_command(table)}`, p = 97, {_taken(table)} One core and one thread where no number of cores stands. Ratio: to the first "
     return f"{markdown_table(head.split(' | '), lines)}\n\n{note}line of the comparison on as many cores."
 
 
@@ -142,6 +144,19 @@ def short(table: pd.DataFrame) -> str:
     )
     note = f"Run-steps per second, {_taken(table)} One layer, batch 512, {places[-1]}: {hourly}."
     return f"{markdown_table(head, lines)}\n\n{note}"
+
+
+def _command(table: pd.DataFrame) -> str:
+    """What measured these lines."""
+    parts, rounds, on_cpu = (
+        [*dict.fromkeys(table["part"])],
+        table["rounds"].min(),
+        table["machine"].str.contains(" CPU").all(),
+    )
+    told = "" if on_cpu else " --device cuda"
+    told += "" if rounds == ROUNDS else f" --rounds {rounds}"
+    told += "" if set(parts) == set(PARTS) else f" --parts {' '.join(parts)}"
+    return f"python experiments/throughput.py{told}"
 
 
 def _model(row: Mapping[Hashable, Any]) -> str:

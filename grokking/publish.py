@@ -158,6 +158,17 @@ def interval(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
     return f"{value:,.{digits}f}" if ends == ["–", "–"] else f"{value:,.{digits}f} [{', '.join(ends)}]"
 
 
+def ratio_or_bound(line: Mapping[Any, Any], prefix: str = "") -> str:
+    """A ratio of `grokking.versus` (with `prefix` before its columns) with its interval, or the bound that it is."""
+    if pd.isna(line[f"{prefix}ratio"]):
+        return "neither"
+    said = line.get(f"{prefix}bound")
+    bound = said if isinstance(said, str) else ""  # an empty one is NaN in a CSV
+    if len(bound) > 1:  # of several tasks some are at least as large as that, others at most
+        return "–"
+    return f"{bound} {line[f'{prefix}ratio']:.2f}" if bound else interval(line, f"{prefix}ratio", 2)
+
+
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table as it stands in a document."""
     return "\n".join([_line(head), "|---" * len(head) + "|", *map(_line, rows)])

@@ -92,7 +92,7 @@ def promises(terms: Terms) -> int:
 
 
 def _ways(terms: Terms) -> dict[str, Callable[["Bench"], str]]:
-    """On CUDA a run's bits may depend on the width of its cohort, and there is one process."""
+    """On CUDA a run's bits may depend on the width of its cohort, and one process trains unless several are asked for."""
     return {text: way for text, way in WAYS.items() if way not in (alone, in_workers) or terms.device == "cpu"}
 
 

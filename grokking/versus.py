@@ -62,7 +62,7 @@ def versus(
             line |= columns(f"{side}_mean_steps", mean)
             line |= columns(f"{side}_mean_epochs", scaled(mean, 1 / float(own["steps_per_epoch"].iloc[0])))
         happened = [done.any() for _, done in found]
-        line["bound"] = "" if all(happened) else "≥" if happened[1] else "≤"
+        line["bound"] = "" if happened[0] == happened[1] else "≥" if happened[1] else "≤"
         ratio = stratified_ratio([(a, b)])
         line |= columns(
             "ratio", ratio if all(happened) else bare(ratio) if any(happened) else Estimate(None, None, None, len(both))

@@ -116,6 +116,7 @@ def test_a_recorded_evaluation_sees_the_weights_of_now_and_the_runs_that_are_lef
             plain.advance(theirs)
         assert_equal_metrics(recorded.evaluate(ours), plain.evaluate(theirs))
     first = recorded._measure
+    assert first is not None
     recorded.evaluate(ours)
     assert recorded._measure is first
     assert_equal_metrics(recorded.evaluate(ours.keep([1, 3])), plain.evaluate(theirs.keep([1, 3])))

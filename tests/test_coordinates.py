@@ -209,3 +209,19 @@ def test_what_the_command_cannot_measure_is_said_before_it_begins(words, said, m
     monkeypatch.setattr("grokking.coordinates.coordinates", measured)
     with pytest.raises(BadInput, match=said):
         command_line(["coordinates", *words])
+
+
+def test_a_line_is_dashed_where_its_slope_is_not_theory_s_and_a_weight_has_the_color_of_its_layer():
+    from matplotlib.figure import Figure
+
+    from grokking import coordinates_figure as drawn
+
+    names = ["hidden.weight", "hidden", "head"]
+    table = pd.DataFrame([{"name": name, "width": w, "size": 1.0} for name in [*names, "unfitted"] for w in (64, 128)])
+    found = pd.DataFrame({"name": names, "passes": [True, False, True]})
+    colors = drawn.layer_colors(names)
+    assert list(colors) == ["hidden", "head"]
+    axes = Figure().subplots()
+    drawn.sizes(axes, table, found, colors)
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "-"]
+    assert [line.get_label() for line in axes.lines] == ["hidden", "hidden", "head"]

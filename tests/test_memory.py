@@ -70,6 +70,18 @@ def test_places_count_not_runs():
     assert fitting(spec, 256, 2 * for_three, power_of_two) == 4  # five would take eight
 
 
+def test_on_cuda_a_block_of_steps_a_single_one_and_an_evaluation_have_memory_of_their_own():
+    """But nothing is recorded of steps that wait for the host."""
+    spec = run_spec({"model.width": 256}, 0)
+    one, recorded = bytes_per_run(spec), bytes_per_run(spec, "cuda")
+    parameters = sum(w.numel() for w in spec.setting.model().parameters())
+    assert 2 * one + 4 * parameters < recorded <= 3 * one  # the evaluation has weights of its own, too
+    for_eight = 8.5 * one / (1 - memory.SPARE)
+    assert [fitting(spec, 8, for_eight, power_of_two, device) for device in ("cpu", "cuda")] == [8, 2]
+    (waiting,) = runs(1, optimizer__name="shampoo")
+    assert bytes_per_run(waiting, "cuda") == bytes_per_run(waiting)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -90,8 +102,10 @@ def test_places_count_not_runs():
 def test_a_run_takes_less_than_ample(settings, monkeypatch):
     spec = run_spec(settings, 0)
     assert bytes_per_run(spec) < ample(spec) * (1 - memory.SPARE) / 1.5
-    monkeypatch.setattr(memory, "bytes_per_run", lambda spec: 1 / 0)
+    assert bytes_per_run(spec, "cuda") < 2 * ample(spec) * (1 - memory.SPARE)
+    monkeypatch.setattr(memory, "bytes_per_run", lambda spec, device: 1 / 0)
     assert fitting(spec, 8, 8 * ample(spec) + 1, never_alone) == 8  # so it need not be traced
+    assert fitting(spec, 8, 16 * ample(spec) + 1, power_of_two, "cuda") == 8
 
 
 def test_of_a_container_s_limit_files_in_the_cache_count_as_free(tmp_path, monkeypatch):

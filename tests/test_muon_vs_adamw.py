@@ -372,3 +372,22 @@ def test_the_chosen_numbers_are_the_best_of_the_published_searches():
         assert (
             max(spec.seed for spec in open_experiment("experiments/muon_vs_adamw.py").specs(scale)) < FIRST_TUNING_SEED
         )
+
+
+def test_of_each_arm_it_is_said_how_many_runs_generalise_before_they_have_memorised():
+    import muon_vs_adamw_figure as figure
+
+    runs = pd.DataFrame(
+        {
+            "task": ["gcd"] * 3 + ["parity"] * 2,
+            "steps_to_generalize": [10, 20, np.nan, 30, 40],
+            "steps_to_memorize": [20, 20, np.nan, np.nan, 10],
+        }
+    )
+    assert figure._before_memorizing(runs) == {"gcd": 1, "parity": 1}
+    table = pd.read_csv(Path("figures/published/muon_vs_adamw_stated.csv")).assign(
+        first_before_memorizing=3, second_before_memorizing=1
+    )
+    *lines, together = table[table["reading"] == "same decay"].to_dict("records")
+    assert [figure._cells(line, 7)[-1] for line in lines] == ["3, 1"] * 7
+    assert figure._cells(together, 7)[-1] == "–"

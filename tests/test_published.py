@@ -100,6 +100,20 @@ def test_tuning_takes_the_advantage_away_wholly_in_part_or_not(tmp_path, tuned, 
     assert published._wider_tuning(comparison(tmp_path, tuned, stated)).verdict == said
 
 
+@pytest.mark.parametrize(
+    "found",
+    [published._muon("muon_vs_adamw"), published._fewer_epochs, published._wider_tuning, published._subtraction],
+)
+def test_of_a_bound_it_is_said_that_it_is_one_and_nothing_follows_from_it(tmp_path, found):
+    tables = comparison(tmp_path, (1.83, None, None), (1.83, None, None))
+    for name in ("muon_vs_adamw", "muon_vs_adamw_stated"):
+        tables[name].assign(bound="≤", kept_bound="≤").to_csv(tmp_path / f"{name}.csv")
+    said = found(Tables(tmp_path))
+    assert said.verdict == "undecided"
+    assert said.ours.count("1.83") == said.ours.count("≤ 1.83")
+    assert "nan" not in said.ours
+
+
 def test_tuning_is_held_against_every_reading_of_what_is_stated(tmp_path):
     tables = comparison(tmp_path, (2.0, 1.9, 2.1), (3.0, 2.8, 3.2))
     stated = tables["muon_vs_adamw_stated"]

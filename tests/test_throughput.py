@@ -99,8 +99,10 @@ def test_forms_take_turns_and_a_turn_is_as_long_for_all(monkeypatch):
     seen = []
     forms = [Form("a", SMALL, 1, None), Form("b", SMALL, 4, None)]
     assert throughput.take_turns(forms, 2) == [[10.0, 40.0], [10.0, 40.0]]
-    steps = round(10 * throughput.LEAST_SECONDS)
-    assert seen == [("a", 3), ("b", 3), ("a", steps), ("b", steps), ("a", steps), ("b", steps)]
+    steps, block = round(10 * throughput.LEAST_SECONDS), throughput.WARM_UP
+    assert block > throughput.BLOCK  # recorded before anything is timed
+    assert seen[:2] == [("a", block), ("b", block)]
+    assert seen[2:] == [("a", 3), ("b", 3), ("a", steps), ("b", steps), ("a", steps), ("b", steps)]
 
 
 def test_the_picture_and_the_table_are_made_from_any_measured_lines():
@@ -138,3 +140,20 @@ def test_the_published_tables_are_those_of_the_published_measurements():
     assert (published / "throughput.md").read_text() == throughput_figure.markdown(table) + "\n"
     assert (published / "throughput_short.md").read_text() == throughput_figure.short(table) + "\n"
     assert {"ablation", "width", "muon", "precision", "cost"} == set(table["part"])
+
+
+@pytest.mark.parametrize("parts", [(), ("muon",), ("precision", "muon")])
+def test_where_nothing_could_be_drawn_nothing_is_measured(parts, monkeypatch):
+    monkeypatch.setattr(throughput, "everything", lambda *_: 1 / 0)
+    with pytest.raises(SystemExit, match="nothing to draw; allowed: any that include one of ablation, cost, width"):
+        throughput.main(parts=parts)
+
+
+def test_a_part_alone_is_drawn_and_its_table_says_what_measured_it():
+    table = pd.read_csv(Path(__file__).parent.parent / "figures" / "published" / "throughput.csv")
+    for part, *_ in throughput_figure.PANELS:
+        own = table[table["part"] == part].assign(rounds=2)
+        assert len(throughput_figure.drawing(own).figure.axes) == 1
+        assert f"`python experiments/throughput.py --rounds 2 --parts {part}`" in throughput_figure.markdown(own)
+    muon = table[table["part"].isin(["width", "muon"])].assign(machine="NVIDIA H200, 16 cores")
+    assert "throughput.py --device cuda --parts width muon`" in throughput_figure.markdown(muon)

@@ -107,6 +107,18 @@ def test_a_mean_over_tasks_of_which_one_is_a_bound_is_a_bound_without_an_interva
     assert pd.isna(one["ratio_high"])
 
 
+def test_a_task_on_which_neither_arm_generalises_counts_as_1_in_the_mean_and_bounds_nothing():
+    some, never = [100, 200, 300, 400], [None] * 4
+    add = [made("add", "adamw", some), made("add", "muon", [50, 100, 160, 200])]
+    line, neither, both = (
+        row for _, row in compared(*add, made("gcd", "adamw", never), made("gcd", "muon", never)).iterrows()
+    )
+    assert (line["bound"], neither["bound"], both["bound"]) == ("", "", "")
+    assert pd.isna(neither["ratio"])
+    assert both["ratio"] == pytest.approx(np.sqrt(line["ratio"]))
+    assert both["ratio_low"] < both["ratio"] < both["ratio_high"]
+
+
 def test_staying_is_compared_up_to_where_it_is_known():
     # Budget 900, linger 0.5: a crossing after 600 cannot be known to stay, so all count at 600.
     line = compared(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import deque
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 from tiny import runs
 
+from grokking.commands import training
+from grokking.commands.arguments import Where
 from grokking.engine.trainer import Trainer
 from grokking.errors import Interrupted, Unwritable
 from grokking.execute import jobs as jobs_of
@@ -21,6 +24,7 @@ from grokking.execute import unit
 from grokking.execute.jobs import Job, Jobs, train_all
 from grokking.execute.local import Local, execute
 from grokking.execute.progress import Progress
+from grokking.execute.signals import Stop
 from grokking.execute.unit import Outcome, Terms
 from grokking.execute.workers import Worker
 from grokking.extensions import import_extension
@@ -257,6 +261,32 @@ TOO_LITTLE = [
 ]
 
 
+@pytest.mark.parametrize(("broken", "end"), [(False, "memory"), (True, "memory"), (None, "stored")])
+def test_what_a_unit_took_of_a_gpu_is_given_back_before_its_end_is_told(broken, end, tmp_path, monkeypatch):
+    left = []
+
+    def trains(*_):
+        trainer = Trainer(runs(1)[0].setting, torch.device("cpu"))
+        trainer._measure = trainer  # as what is recorded holds the trainer that holds it
+        left.append(weakref.ref(trainer))
+        yield 3, [], True
+        if broken is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def empty_cache():
+        left.append(left[0]() is None)
+        if broken:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(unit, "train_unit", trains)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    told = []
+    for message in unit.attempt(runs(1), Terms(tmp_path, device="cuda"), Stop()):
+        told.append((message, left[1:]))
+    assert told[0] == ((3, [], True), [])
+    assert (told[1][0].end, told[1][1]) == (end, [True])
+
+
 def memory_for(width, error, monkeypatch):
     """From step 3 on, wider cohorts have too little memory; returns the widths that were begun."""
     begun, advance = [], Trainer.advance
@@ -424,3 +454,17 @@ def test_a_bar_of_a_library_in_a_worker_leaves_no_word_of_leaks(tmp_path):
     ).stderr
     assert "4/4 runs done" in said
     assert "leaked" not in said
+
+
+# --- several workers on one GPU ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("said", "slots"), [(0, 1), (3, 3)])
+def test_on_cuda_there_is_one_worker_unless_more_are_asked_for_and_they_share_its_memory(
+    said, slots, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("grokking.execute.local.choose_device", lambda _: "cuda")
+    monkeypatch.setattr("grokking.execute.local.free_memory", lambda device: {"cuda": 12e9}[device.type])
+    monkeypatch.setattr(training, "_cores", lambda: 7)
+    with training.opened(Where(out=tmp_path, device="cuda", workers=said), (), declared=False) as executor:
+        assert (executor.slots, executor.room()) == (slots, 12e9 / slots)

@@ -132,7 +132,7 @@ def _cohorts(missing: Sequence["RunSpec"], executor: "Executor") -> list[list["R
     room = executor.room() if missing else 0.0
 
     def fits(spec: "RunSpec") -> int:
-        return 1 if spec.setting.external else fitting(spec, most, room, take)
+        return 1 if spec.setting.external else fitting(spec, most, room, take, terms.device)
 
     return plan(missing, most, executor.slots, started(terms.folder), fits)
 

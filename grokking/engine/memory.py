@@ -40,22 +40,29 @@ class Traced(TorchDispatchMode):
         return result
 
 
-def peak(spec: RunSpec, runs: int) -> int:
-    """Bytes at the height of training so many runs like this one: weights, state, a step and an evaluation."""
+def peak(spec: RunSpec, runs: int, device: str = "cpu") -> int:
+    """Bytes at the height of training so many runs like this one: weights, state, a step and an evaluation.
+
+    What is recorded on CUDA keeps its memory, each graph its own: a block of steps, a single one, and an evaluation.
+    """
     meta = torch.device("meta")
     trainer = Trainer(spec.setting, meta)
     trainer.model.train()
-    with Traced() as traced:
+    with Traced() as step:
         cohort = start([spec] * runs, meta, places=lambda runs, before: runs)
         clock, rows = torch.ones((), dtype=torch.int64, device=meta), trainer.data.batch(cohort)
         cohort.moving = trainer.step(cohort.hyper, cohort.seeds, clock, cohort.moving, rows)
-        trainer.measured(cohort)
-    return traced.peak
+    del cohort
+    with Traced() as evaluation:
+        trainer.measured(start([spec] * runs, meta, places=lambda runs, before: runs))
+    if device == "cuda" and not trainer.waits_for_host():
+        return 2 * step.peak + evaluation.peak
+    return max(step.peak, evaluation.peak)
 
 
-def bytes_per_run(spec: RunSpec) -> int:
+def bytes_per_run(spec: RunSpec, device: str = "cpu") -> int:
     """What one more run takes."""
-    return peak(spec, 2) // 2
+    return peak(spec, 2, device) // 2
 
 
 def free_memory(device: torch.device) -> float:
@@ -65,14 +72,14 @@ def free_memory(device: torch.device) -> float:
     return min(_available(), _allowed())
 
 
-def fitting(spec: RunSpec, most: int, free: float, places: Places) -> int:
-    """How many runs like this one, up to `most`, fit into `free` bytes side by side, in as many places as they take.
+def fitting(spec: RunSpec, most: int, free: float, places: Places, device: str = "cpu") -> int:
+    """How many runs like this one, up to `most`, fit into `free` bytes of the device side by side, in as many places as they take.
 
     One at least, which may then have to fail. Tracing takes seconds: what is small beside `free` is not traced.
     """
-    if ample(spec) * places(most, 0) < free:
+    if ample(spec) * (2 if device == "cuda" else 1) * places(most, 0) < free:  # recorded, it may take all of that
         return most
-    one, allowed = bytes_per_run(spec), free * (1 - SPARE)
+    one, allowed = bytes_per_run(spec, device), free * (1 - SPARE)
     return max((runs for runs in range(1, most + 1) if places(runs, 0) * one <= allowed), default=1)
 
 

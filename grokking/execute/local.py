@@ -1,4 +1,4 @@
-"""The local executor: one worker process per core, or this process."""
+"""The local executor: worker processes, or this process."""
 
 import itertools
 import time
@@ -41,7 +41,7 @@ def choose_device(device: str) -> str:
 class Local:
     """Worker processes of this machine, each with one cohort at a time; they stay until the executor is left.
 
-    One cohort alone and one worker need no process but this one.
+    A cohort alone, or one worker, needs no process but this one. On CUDA all workers share the one device.
     """
 
     def __init__(self, terms: Terms, workers: int, imports: Sequence[str] = ()) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import platform
 import time
 import traceback
@@ -80,12 +81,15 @@ def attempt(specs: Sequence[RunSpec], terms: Terms, stop: Stop) -> Iterator[Adva
     try:
         yield from train_unit(specs, terms, stop)
     except Unwritable as error:
-        yield Outcome("unwritable", str(error))
+        outcome = Outcome("unwritable", str(error))
     except (Exception, SystemExit) as error:  # a user's rule may exit, which is a failure of it
         stop.check()  # a signal to the whole process group ends a compiler, too
-        yield Outcome("memory" if out_of_memory(error) else "failed", traceback.format_exc())
+        outcome = Outcome("memory" if out_of_memory(error) else "failed", traceback.format_exc())
     else:
-        yield Outcome("stored")
+        outcome = Outcome("stored")
+    if terms.device == "cuda":
+        give_memory_back()
+    yield outcome
 
 
 def train_unit(specs: Sequence[RunSpec], terms: Terms, stop: Stop) -> Iterator[Advance]:
@@ -140,6 +144,16 @@ def train_unit(specs: Sequence[RunSpec], terms: Terms, stop: Stop) -> Iterator[A
     rows = [record.row() for record in unit.records]
     write_unit(terms.folder, rows, *stack(unit.records), info)
     checkpoints.clear()
+
+
+def give_memory_back() -> None:
+    """Have the device free what the last unit has left, for the next one and for other workers.
+
+    A trainer and what it has recorded hold each other, so that Python would find them later, if at all.
+    """
+    gc.collect()
+    with contextlib.suppress(RuntimeError):  # of a device that has failed: the next unit will hear of it
+        torch.cuda.empty_cache()
 
 
 def keep_freed_memory() -> None:
