@@ -94,12 +94,16 @@ def verdicts(folder: Path = PUBLISHED) -> str:
 
 
 def effort(folder: Path = PUBLISHED) -> str:
-    """What the published part of `make reproduce-all` took; figures may share runs, so it is an upper bound."""
+    """What the published part of `make reproduce-all` takes; figures may share runs, so it is an upper bound.
+
+    The hours are those of what was trained on CPUs alone, and as many for each run-step of the rest.
+    """
     facts = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    runs, steps, minutes = (sum(f[key] for f in facts) for key in ("runs", "run_steps", "core_minutes"))
-    hours = minutes / 60 / 2
+    runs, steps = (sum(f[key] for f in facts) for key in ("runs", "run_steps"))
+    on_cpu = [f for f in facts if "NVIDIA" not in f["machine"]]
+    hours = sum(f["core_minutes"] for f in on_cpu) / 60 / 2 * steps / sum(f["run_steps"] for f in on_cpu)
     return (
-        f"`make reproduce-all` trains and draws every experiment. Those of them that are published took {runs:,} runs, {steps / 1e6:.1f} "
+        f"`make reproduce-all` trains and draws every experiment. What is published of them is {runs:,} runs, {steps / 1e6:.1f} "
         f"million run-steps, about {hours:.0f} hours on two cores shared with other work; for the others no time was measured."
     )
 
