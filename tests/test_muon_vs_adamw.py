@@ -311,11 +311,12 @@ def test_what_reproducing_says_of_thresholds_is_in_their_table():
     table = pd.read_csv("figures/published/muon_vs_adamw_thresholds.csv").set_index(["task", "threshold"])
     every = table.loc["all"]["ratio"]
     assert f"is {every[0.9]:.2f} times at 90 % and {every[1.0]:.2f} at 100 %" in text
-    low, high = table.loc[("mod_sub", 1.0), ["ratio_low", "ratio_high"]]
+    low, high = table.loc[("mod_exp", 1.0), ["ratio_low", "ratio_high"]]
     assert low < 1 < high
-    assert "on x − y it is gone at 100 %" in text
-    assert tuple(table.loc[("gcd", 0.99), ["first_events", "second_events"]]) == (2, 0)
-    assert "on gcd at 99 %, which two of AdamW's runs reach and none of Muon's" in text
+    assert tuple(table.loc[("mod_exp", 1.0), ["first_events", "second_events"]]) == (5, 1)
+    assert "on x to the y it is gone at 100 %, which five of AdamW's runs reach and one of Muon's" in text
+    assert tuple(table.loc[("gcd", 0.99), ["first_events", "second_events"]]) == (0, 1)
+    assert "gcd is not learned to 99 % but by one run" in text
 
 
 def test_what_reproducing_says_of_the_searches_is_in_their_table():
