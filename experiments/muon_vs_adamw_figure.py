@@ -302,9 +302,9 @@ def thresholds(results: Results, runs: pd.DataFrame) -> Drawing:
                 label=TITLES[task],
             )
             axes.vlines(x, own["ratio_low"].astype(float), own["ratio_high"].astype(float), color=color, lw=1)
-            for events, mark in (("first_events", "^"), ("second_events", "v")):  # who never gets there: a bound
-                never = (own[events] == 0).to_numpy()
-                axes.plot(x[never], own["ratio"].astype(float)[never], mark, ms=7, mew=0, color=color)
+            for bound, mark in (("≥", "^"), ("≤", "v")):
+                told = (own["bound"] == bound).to_numpy()
+                axes.plot(x[told], own["ratio"].astype(float)[told], mark, ms=7, mew=0, color=color)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -317,7 +317,7 @@ def thresholds(results: Results, runs: pd.DataFrame) -> Drawing:
             figure,
             f"Both optimizers at what their searches found, n = {n} seeds, each run until every validation example is right or for {budget:,} "
             "steps: ratio of restricted means of the steps to the first evaluation with at least this validation accuracy, paired by seed, "
-            f"with 95 % intervals{beside('ratio', n)}; triangle down: no more than this, as Muon never gets there. All tasks: geometric mean, "
+            f"with 95 % intervals{beside('ratio', n)}; triangles: at least (up) or at most this, as AdamW or Muon never gets there. All tasks: geometric mean, "
             f"in which a task that neither learns so well counts as 1. Trained on: {'; '.join(results.machines)}.",
         )
     tables = {"": table, "runs": runs.drop(columns=["arm", "task"])}
