@@ -123,7 +123,7 @@ def answer(tables: Tables) -> str:
     return (
         f"In steps, {_yes(in_steps)}: each at the best that as many run-steps of search found, Muon is ahead on {sooner} of {len(each)} tasks, AdamW on {later}, and AdamW takes {ratio_or_bound(together)} "
         f"times as many steps to 95 % validation accuracy, {ratio_or_bound(together, 'kept_')} times until it stays there (geometric mean over "
-        f"the tasks, n = {together['n']:.0f} paired seeds, 95 % intervals; published: {TVEIT:.2f} times the epochs). In arithmetic it "
+        f"the tasks, n = {together['n']:.0f} paired seeds, 95 % intervals of the seeds alone; published: {TVEIT:.2f} times the epochs). In arithmetic it "
         f"depends on the rest of a step: in a plain loop Muon's takes {PLAIN_STEP:.2f} times as much, and AdamW in all {interval({**plain, 'is_bound': False}, 'plain', 2)} times "
         f"the operations; here, where forward and backward pass are cut short, {together['step_cost']:.1f} times as much, and AdamW "
         f"{interval({**operations, 'is_bound': False}, 'operations', 2)} times (task by task, Muon is ahead on {cheaper}, AdamW on {dearer}). Untuned, at usual numbers, AdamW takes "

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from made_up import made_up, rising
+from scipy.stats import t as student
 
 from grokking.engine.operations import operations
 from grokking.experiment import open_experiment
@@ -244,6 +245,16 @@ def test_what_reproducing_says_of_the_tuned_layer_is_in_its_table():
         in text
     )
     assert f"AdamW takes {table.loc['all', 'ratio_in_operations']:.2f} times what Muon takes" in text
+    trials = pd.read_csv("figures/published/muon_vs_adamw_tuning.csv").query("best")
+    assert (trials["generalized"] == trials["n"]).all()
+    assert "at numbers with which both tuning seeds do" in text
+    logs = np.log(table["ratio"].drop("all").astype(float))
+    half = student.ppf(0.975, len(logs) - 1) * logs.sem()
+    ends = table.loc["all", ["ratio_low", "ratio_high"]]
+    assert f"over all tasks, [{ends.iloc[0]:.2f}, {ends.iloc[1]:.2f}], is that of the seeds" in text
+    assert (
+        f"would be [{np.exp(logs.mean() - half):.2f}, {np.exp(logs.mean() + half):.2f}] (t of their log ratios)" in text
+    )
     pooled = pd.read_csv("figures/published/muon_vs_adamw_pooled.csv").iloc[0]
     means = f"{pooled['first']:.0f} epochs for AdamW and {pooled['second']:.0f} for Muon (p = {pooled['p']:.2g}, {pooled['dropped']} runs dropped)"
     assert means in text
@@ -320,6 +331,8 @@ def test_what_reproducing_says_of_thresholds_is_in_their_table():
 
 
 def test_what_reproducing_says_of_the_searches_is_in_their_table():
+    from muon_and_adamw import SPACES
+
     text = " ".join(Path("REPRODUCING.md").read_text().split())
     trials = pd.read_csv("figures/published/muon_vs_adamw_tuning.csv")
     own = trials[trials["within"] & (trials["origin"] == trials["task"])].groupby(["optimizer", "task"]).size()
@@ -337,9 +350,21 @@ def test_what_reproducing_says_of_the_searches_is_in_their_table():
         (("parity", "muon"), "Muon on parity at {:.0f} (now {:.0f})"),
     ):
         assert words.format(early[key], best.loc[key, "value"]) in text
-    decays = (best.loc[("parity", "adamw"), "optimizer.weight_decay"], best.loc[("parity", "muon"), names[-1]])
-    assert names[-1] == "optimizer.adamw_weight_decay"
-    assert min(decays) > 9
+    ends = {
+        (task, optimizer, name, place > 0.5)
+        for (task, optimizer), line in best.iterrows()
+        for name, bounds in SPACES[optimizer].items()
+        if not 0.02 < (place := np.log(line[name] / bounds.low) / np.log(bounds.high / bounds.low)) < 0.98
+    }
+    assert ends == {
+        ("parity", "adamw", "optimizer.weight_decay", True),
+        ("parity", "muon", "optimizer.adamw_weight_decay", True),
+        ("gcd", "muon", "optimizer.adamw_lr", True),
+    }
+    assert (
+        "Within 2 % of an end of their (logarithmic) ranges lie on parity a decay of both (at most 10), and on gcd"
+        in text
+    )
 
 
 def test_captions_hold_no_code(at_stated_numbers):
