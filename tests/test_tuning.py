@@ -398,7 +398,7 @@ def wait_for(condition, seconds=60):
 # --- the command --------------------------------------------------------------------------------------------------
 
 COMMAND = ["tune", "--optimizer", "adamw", "--seeds", "1000:1002", "--batch", "4", "--trials", "8", "--workers", "1"]
-COMMAND += ["--set", "task.p=7", "model.width=16", "model.heads=2", "batch_size=16", "steps=60", "threshold=0.2"]
+COMMAND += ["--set", "task.p=7", "model.width=16", "model.heads=2", "batch_size=16", "steps=60", "threshold=0.08"]
 COMMAND += ["train_fraction=0.5"]
 
 
