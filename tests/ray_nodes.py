@@ -49,6 +49,8 @@ def serve():
     from ray.cluster_utils import Cluster
 
     place = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: sockets lie below it
+    # Wherever its files lie, Ray notes the head's address there, in a folder that nobody has made on a fresh machine.
+    (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)
     node = {"num_cpus": 1, "object_store_memory": 10**8, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "node_ip_address": "127.0.0.1", "temp_dir": place})
 
