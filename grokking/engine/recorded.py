@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-Tensors = dict[str, Tensor]
+from grokking.engine.cohort import Tensors
 
 
 class Recorded:
