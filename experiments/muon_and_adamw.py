@@ -27,6 +27,7 @@ TITLES = {
 }
 TUNING_SEEDS = (1000, 1001)
 SEARCH_STEPS = 100_000  # that a search may spend
+FINALISTS, FINAL_SEEDS = 6, tuple(range(1002, 1010))  # two seeds find by luck what fails with one seed in ten
 # A decade and a half of learning rate and of decay for every group of parameters, around what earlier grids found best
 # (figures/published/sensitivity.csv).
 ELEMENTWISE, DECAY = Range(3e-4, 1e-2), Range(0.3, 10.0)

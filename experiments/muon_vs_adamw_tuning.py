@@ -4,13 +4,16 @@ Here       First TPE (`grokking tune`), from usual numbers on (START): learning 
            matrices and those of what is no hidden matrix. Each configuration is trained with two tuning seeds for 1,500 steps at
            most; it is worth the mean of the steps until validation accuracy reaches 95 % and stays, and a run that does not get
            there counts as 1,500. A search may spend 100,000 run-steps; what its last batch takes beyond them does not count. Then an
-           exchange: each optimizer tries on each task what was its best on each of the other six, so that luck on one task does
-           not decide.
-Shows      Best so far against run-steps spent. Where the curves end are the numbers of muon_vs_adamw.py, which reads them from the published table.
+           exchange: each optimizer tries on each task what was its best on each of the other six. Then a final: the six best
+           configurations of an optimizer on a task with eight further tuning seeds, which alone decide, since of many
+           configurations the best with two seeds is a lucky one.
+Shows      Best so far against run-steps spent, and the finals. Who wins a final has the numbers of muon_vs_adamw.py, which reads them
+           from the published table.
 """
 
 import sys
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
-from muon_and_adamw import SEARCH_STEPS, SPACES, TASKS, TITLES, TUNING_SEEDS, search
+from muon_and_adamw import FINAL_SEEDS, FINALISTS, SEARCH_STEPS, SPACES, TASKS, TITLES, TUNING_SEEDS, search
 from tqdm import tqdm
 
 from grokking.commands.arguments import Where
@@ -62,8 +65,9 @@ def main(
                     going.settle(batch)
                 found[task, name] = marked(going.table()).assign(task=task, optimizer=name, origin=task)
             print(f"{task}, {name}: {going.so_far()}", file=sys.stderr)
-        table = exchanged(found, out, train)
+        table = decided(exchanged(found, out, train), out, train)
     run_ids = [spec.run_id for line in table.to_dict("records") for spec in runs_of(line)]
+    run_ids += [spec.run_id for line in finalists(table).to_dict("records") for spec in runs_of(line, FINAL_SEEDS)]
     results = load(out, run_ids, curves=False)
     drawn = drawing(table, results)
     print(markdown(drawn.tables[""]))
@@ -89,10 +93,10 @@ def _with_best(trials: pd.DataFrame) -> pd.DataFrame:
     return trials.assign(best=trials.index.isin(done.index[:1]))
 
 
-def runs_of(line: Mapping[Hashable, Any]) -> list[RunSpec]:
-    """The runs of a configuration, one for each tuning seed."""
+def runs_of(line: Mapping[Hashable, Any], seeds: tuple[int, ...] = TUNING_SEEDS) -> list[RunSpec]:
+    """The runs of a configuration, one for each of these seeds."""
     own = search(line["task"], line["optimizer"])
-    return own.runs({name: line[name] for name in dict(own.space)})
+    return replace(own, seeds=seeds).runs({name: line[name] for name in dict(own.space)})
 
 
 def exchanged(found: Mapping[tuple[str, str], pd.DataFrame], out: Path, train: Train) -> pd.DataFrame:
@@ -125,6 +129,26 @@ def exchanged(found: Mapping[tuple[str, str], pd.DataFrame], out: Path, train: T
     return pd.concat(whole, ignore_index=True)
 
 
+def finalists(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each optimizer on each task the configurations that are best with the two seeds of the searches."""
+    done = table[table["within"] & (table["state"] == "complete")].sort_values(["value", "trial"])
+    return done.groupby(["task", "optimizer"], sort=False).head(FINALISTS)
+
+
+def decided(table: pd.DataFrame, out: Path, train: Train) -> pd.DataFrame:
+    """The table with what the finalists are worth on further seeds, and the best by that."""
+    finals = finalists(table)
+    specs = {at: runs_of(line, FINAL_SEEDS) for at, line in zip(finals.index, finals.to_dict("records"), strict=True)}
+    train(list({spec.run_id: spec for own in specs.values() for spec in own}.values()))
+    for at, own in specs.items():
+        runs = load(out, [spec.run_id for spec in own], curves=False).runs
+        value = search(*finals.loc[at, ["task", "optimizer"]]).value(runs)
+        table.loc[at, ["final", "final_low", "final_high"]] = value.value, value.low, value.high
+        table.loc[at, "final_sustained"] = int(runs["sustained"].sum())
+    winners = table.sort_values(["final", "value", "trial"]).groupby(["task", "optimizer"]).head(1).index
+    return table.assign(best=table.index.isin(winners))
+
+
 def drawing(table: pd.DataFrame, results: Results) -> Drawing:
     """Best so far against run-steps, a panel per task."""
     tasks = list(dict.fromkeys(table["task"]))
@@ -138,6 +162,11 @@ def drawing(table: pd.DataFrame, results: Results) -> Drawing:
                 axes.plot(own["spent_by_then"], own["value"], "o", ms=2.5, alpha=0.5, color=COLORS[name], mew=0)
                 best = np.minimum.accumulate(value.fillna(np.inf).to_numpy())
                 axes.step(own["spent_by_then"], best, where="post", color=COLORS[name], label=label(name))
+                finals = own[own["final"].notna()]
+                axes.vlines(finals["spent_by_then"], finals["value"], finals["final"], color=COLORS[name], lw=0.4)
+                axes.plot(finals["spent_by_then"], finals["final"], "o", ms=3.5, mfc="white", mew=0.8, color=COLORS[name])
+                won = finals[finals["best"]]
+                axes.plot(won["spent_by_then"], won["final"], "*", ms=8, mec="black", mew=0.5, color=COLORS[name])
             axes.axvline(SEARCH_STEPS, color="black", lw=0.7, ls=":")
             axes.set(title=TITLES[task], yscale="log", xlabel="run-steps spent")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k")
@@ -149,7 +178,8 @@ def drawing(table: pd.DataFrame, results: Results) -> Drawing:
             f"Searches of AdamW's and Muon's numbers (TPE from usual ones on; Muon has four, AdamW two), a panel per task (p = 97, "
             f"one-layer transformer of width 128). Dots: configurations, mean over n = {len(TUNING_SEEDS)} tuning seeds of the steps until "
             "validation accuracy reaches 95 % and stays, 1,500 where it does not; lines: the best so far. Dotted: the budget of the search, the "
-            "same for all; right of it: what was best on the other tasks. "
+            f"same for all; right of it: what was best on the other tasks. Rings: the {FINALISTS} best on n = {len(FINAL_SEEDS)} further seeds; star: the "
+            "best of these, which was chosen. "
             f"Trained on: {'; '.join(results.machines)}.",
         )
     return Drawing(NAME, figure, {"": table, "runs": results.runs}, len(TUNING_SEEDS), None, markdown)
@@ -158,27 +188,19 @@ def drawing(table: pd.DataFrame, results: Results) -> Drawing:
 def markdown(table: pd.DataFrame) -> str:
     """What each search found, as it stands in a document."""
     head = (
-        "task",
-        "optimizer",
-        "configurations",
-        "generalise",
-        "start",
-        "best of the search",
-        "best",
-        "its numbers",
-        "found on",
+        *("task", "optimizer", "configurations", "generalise", "start"),
+        *("best with two seeds", "the same, eight further", "best of the final", "its numbers", "found on"),
     )
     lines = []
     for (task, name), own in table.groupby(["task", "optimizer"], sort=False):
         own = own[own["within"]]
-        best, first = own[own["best"]].iloc[0], own.iloc[0]
+        best, lucky = own[own["best"]].iloc[0], finalists(own).iloc[0]
         numbers = ", ".join(f"{option.removeprefix('optimizer.')} {best[option]:g}" for option in SPACES[str(name)])
         works = int((own["generalized"] == own["n"]).sum())
-        alone = own.loc[own["origin"] == task, "value"].min()
-        steps = (f"{value:,.0f}" for value in (first["value"], alone, best["value"]))
-        lines.append(
-            (TITLES[str(task)], label(str(name)), str(len(own)), str(works), *steps, numbers, TITLES[best["origin"]])
-        )
+        steps = (f"{value:,.0f}" for value in (own["value"].iloc[0], lucky["value"], lucky["final"]))
+        final = f"{best['final']:,.0f} [{best['final_low']:,.0f}, {best['final_high']:,.0f}]"
+        who = (TITLES[str(task)], label(str(name)), str(len(own)), str(works))
+        lines.append((*who, *steps, final, numbers, TITLES[best["origin"]]))
     return markdown_table(head, lines)
 
 

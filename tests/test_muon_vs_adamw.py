@@ -48,23 +48,29 @@ def test_the_budget_pays_for_the_first_trials_and_the_best_is_one_of_them():
     assert list(table["best"]) == [False, False, True, False]
 
 
-def test_searches_exchange_what_was_best_on_the_other_tasks_of_the_same_optimizer(tmp_path):
-    import muon_vs_adamw_tuning as tuning
-    from muon_and_adamw import SPACES, search
-
+def in_store(tmp_path, steps_of):
+    """What trains: each run stays at 95 % from the step that `steps_of` gives it."""
     prepare(tmp_path)
 
     def train(specs):
-        """Whoever comes from elsewhere takes as many steps as its learning rate has thousandths of a hundredth."""
         known = stored(tmp_path)
         for spec in specs:
             if spec.run_id not in known:
-                steps = round(dict(spec.hyper)["optimizer.lr"] * 100_000)
+                steps = steps_of(spec)
                 result = outcome(Onset(10, steps, steps - 10, steps), None, 2 * steps, 512, 4_700)
                 final = {f"final_{metric}": 1.0 for metric in METRICS}
                 curves = {metric: np.ones((1, 1)) for metric in METRICS}
                 write_unit(tmp_path, [{**spec.row(), **result, **final}], [2 * steps], curves, {})
 
+    return train
+
+
+def test_searches_exchange_what_was_best_on_the_other_tasks_of_the_same_optimizer(tmp_path):
+    import muon_vs_adamw_tuning as tuning
+    from muon_and_adamw import SPACES, search
+
+    # Whoever comes from elsewhere takes as many steps as its learning rate has thousandths of a hundredth.
+    train = in_store(tmp_path, lambda spec: round(dict(spec.hyper)["optimizer.lr"] * 100_000))
     values = {"mod_add": [300.0, 200.0], "gcd": [150.0, 400.0], "parity": [900.0, 800.0]}
     found = {
         (task, name): tuning.marked(trials(SPACES[name], own)).assign(
@@ -89,6 +95,37 @@ def test_searches_exchange_what_was_best_on_the_other_tasks_of_the_same_optimize
         assert own[own["best"]]["value"].item() == own["value"].min()
     gcd = table.query("task == 'parity' and optimizer == 'muon' and best").iloc[0]
     assert (gcd["origin"], gcd["value"]) == ("gcd", 100)
+
+
+def test_a_final_on_further_seeds_decides_among_the_six_best(tmp_path):
+    """The best with two seeds, 0.001, takes 900 steps in the final; the seventh would take one, and is not in it."""
+    import muon_vs_adamw_tuning as tuning
+    from muon_and_adamw import FINAL_SEEDS, FINALISTS, SPACES, TUNING_SEEDS
+
+    assert not set(FINAL_SEEDS) & set(TUNING_SEEDS)
+    assert (min(FINAL_SEEDS) >= FIRST_TUNING_SEED, len(FINAL_SEEDS), FINALISTS) == (True, 8, 6)
+    asked = []
+
+    def steps_of(spec):
+        asked.append(spec.seed)
+        return {1: 900, 2: 700, 3: 400, 8: 1}.get(round(dict(spec.hyper)["optimizer.lr"] * 1000), 600) + spec.seed % 2
+
+    values = [100.0, 200.0, 300.0, 310.0, 320.0, None, 330.0, 340.0]
+    table = tuning._with_best(
+        tuning.marked(trials(SPACES["adamw"], values, spent=10)).assign(
+            task="gcd", optimizer="adamw", origin="gcd", generalized=2, n=2
+        )
+    )
+    found = tuning.decided(table, tmp_path, in_store(tmp_path, steps_of))
+    assert sorted(asked) == sorted(FINAL_SEEDS * 6)
+    assert list(found.index[found["final"].notna()]) == [0, 1, 2, 3, 4, 6]
+    assert found.loc[0, "final"] == 900.5
+    assert list(found.index[found["best"]]) == [2]
+    assert found.loc[2, "final_low"] < 400.5 < found.loc[2, "final_high"]
+    assert (found["final_sustained"].dropna() == 8).all()
+    (line,) = [line for line in tuning.markdown(found).split("\n") if line.startswith("| gcd")]
+    assert "| 100 | 100 | 900 | 400 [" in line
+    assert line.endswith("| lr 0.003, weight_decay 0.003 | gcd(x, y) |")
 
 
 @pytest.fixture(scope="module")
