@@ -118,8 +118,11 @@ def markdown(table: pd.DataFrame) -> str:
         form += f", {row['cores']} cores" if row["cores"] > 1 else ""
         rate = f"{row['run_steps_per_second']:.1f} ({row['least']:.1f} to {row['most']:.1f})"
         lines.append((model, form, rate, f"{row['ratio']:.2f}", share, memory))
-    note = f"`{_command(table)}`, p = 97, {_taken(table)} One core and one thread where no number of cores stands. Ratio: to the first "
-    return f"{markdown_table(head.split(' | '), lines)}\n\n{note}line of the comparison on as many cores."
+    note = f"`{_command(table)}`, p = 97, {_taken(table)} "
+    if _on_cpu(table):
+        note += "One core and one thread where no number of cores stands. "
+    note += "Ratio: to the first line of the comparison" + (" on as many cores" if _on_cpu(table) else "")
+    return f"{markdown_table(head.split(' | '), lines)}\n\n{note}; median of the rounds' own."
 
 
 def short(table: pd.DataFrame) -> str:
@@ -148,15 +151,15 @@ def short(table: pd.DataFrame) -> str:
 
 def _command(table: pd.DataFrame) -> str:
     """What measured these lines."""
-    parts, rounds, on_cpu = (
-        [*dict.fromkeys(table["part"])],
-        table["rounds"].min(),
-        table["machine"].str.contains(" CPU").all(),
-    )
-    told = "" if on_cpu else " --device cuda"
+    parts, rounds = [*dict.fromkeys(table["part"])], table["rounds"].min()
+    told = "" if _on_cpu(table) else " --device cuda"
     told += "" if rounds == ROUNDS else f" --rounds {rounds}"
     told += "" if set(parts) == set(PARTS) else f" --parts {' '.join(parts)}"
     return f"python experiments/throughput.py{told}"
+
+
+def _on_cpu(table: pd.DataFrame) -> bool:
+    return bool(table["machine"].str.contains(" CPU").all())
 
 
 def _model(row: Mapping[Hashable, Any]) -> str:

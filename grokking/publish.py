@@ -37,15 +37,17 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
         raise BadInput(
             f"{results.missing} runs of {experiment} at scale {scale!r} are not trained yet; refused to publish"
         )
-    if path.exists():
-        before = json.loads(path.read_text())
-        if (before["n"], before["runs"]) > (drawing.n, runs):
-            raise BadInput(
-                f"{path} holds n = {before['n']} ({before['runs']} runs); refused to replace it with n = {drawing.n} ({runs} runs)"
-            )
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if before and (before["n"], before["runs"]) > (drawing.n, runs):
+        raise BadInput(
+            f"{path} holds n = {before['n']} ({before['runs']} runs); refused to replace it with n = {drawing.n} ({runs} runs)"
+        )
     tables = {**drawing.tables, "runs": as_described(drawing.tables["runs"])}
     save(replace(drawing, tables=tables), folder)
     steps = int(drawing.tables["runs"]["steps_trained"].sum())
+    share = None if math.isnan(results.evaluation_share) else round(results.evaluation_share, 3)
+    if share is None and before.get("run_steps") == steps:  # the same runs, adopted: only the store that had trained them knew
+        share = before["evaluation_share"]
     facts = {
         "figure": drawing.name,
         "experiment": experiment,
@@ -54,7 +56,7 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
         "runs": runs,
         "run_steps": steps,
         "core_minutes": round(results.core_seconds / 60 * steps / int(results.runs["steps_trained"].sum())),
-        "evaluation_share": None if math.isnan(results.evaluation_share) else round(results.evaluation_share, 3),
+        "evaluation_share": share,
         "machine": "; ".join(results.machines),
         "claim": drawing.verdict.claim if drawing.verdict else "",
         "ours": drawing.verdict.ours if drawing.verdict else "",

@@ -467,6 +467,20 @@ def test_a_figure_of_some_of_the_runs_takes_its_share_of_the_minutes(tmp_path):
     assert (facts["runs"], facts["run_steps"], facts["core_minutes"]) == (1, 100, 20)
 
 
+def test_drawing_adopted_runs_again_keeps_the_share_that_their_store_knew(tmp_path):
+    from matplotlib.figure import Figure
+
+    def publish(runs, share):
+        results = Results(runs, pd.DataFrame(), ("somewhere",), 0, 1.0, share)
+        publish_drawing(Drawing("x", Figure(), {"": runs, "runs": runs}, 1), results, "paper", "x.py", tmp_path)
+        return json.loads((tmp_path / "x.json").read_text())["evaluation_share"]
+
+    runs = pd.DataFrame({"run_id": ["a", "b"], "steps_trained": [100, 300]})
+    assert publish(runs[:1], 0.2) == 0.2
+    assert publish(runs[:1], float("nan")) == 0.2
+    assert publish(runs, float("nan")) is None  # other runs
+
+
 @pytest.mark.parametrize("other", ["another", "two"])  # before and after
 def test_spreads_are_those_of_whole_settings_each_counted_once(tmp_path, other):
     """By hand: a setting of 5 and, in another table, 6 seeds; one of 5; one that censors; one of 4 seeds."""
