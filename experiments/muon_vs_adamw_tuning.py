@@ -164,7 +164,9 @@ def drawing(table: pd.DataFrame, results: Results) -> Drawing:
                 axes.step(own["spent_by_then"], best, where="post", color=COLORS[name], label=label(name))
                 finals = own[own["final"].notna()]
                 axes.vlines(finals["spent_by_then"], finals["value"], finals["final"], color=COLORS[name], lw=0.4)
-                axes.plot(finals["spent_by_then"], finals["final"], "o", ms=3.5, mfc="white", mew=0.8, color=COLORS[name])
+                axes.plot(
+                    finals["spent_by_then"], finals["final"], "o", ms=3.5, mfc="white", mew=0.8, color=COLORS[name]
+                )
                 won = finals[finals["best"]]
                 axes.plot(won["spent_by_then"], won["final"], "*", ms=8, mec="black", mew=0.5, color=COLORS[name])
             axes.axvline(SEARCH_STEPS, color="black", lw=0.7, ls=":")

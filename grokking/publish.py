@@ -46,7 +46,9 @@ def publish_drawing(drawing: Drawing, results: Results, scale: str, experiment: 
     save(replace(drawing, tables=tables), folder)
     steps = int(drawing.tables["runs"]["steps_trained"].sum())
     share = None if math.isnan(results.evaluation_share) else round(results.evaluation_share, 3)
-    if share is None and before.get("run_steps") == steps:  # the same runs, adopted: only the store that had trained them knew
+    if (
+        share is None and before.get("run_steps") == steps
+    ):  # the same runs, adopted: only the store that had trained them knew
         share = before["evaluation_share"]
     facts = {
         "figure": drawing.name,

@@ -14,7 +14,8 @@ PUBLISHED = ROOT / "figures/published"
 sys.path.insert(0, str(ROOT / "experiments"))
 
 before = dict(scalings._entries)
-import coordinate_checks  # noqa: E402  (experiments are found by the line above)
+import mup_pairs  # noqa: E402  (experiments are found by the line above)
+import mup_stages  # noqa: E402
 
 STAGES = dict(scalings._entries)
 scalings._entries.clear()
@@ -49,23 +50,41 @@ def test_the_last_stage_adds_attention_and_what_only_decay_and_epsilon_see():
     added = dict(of("mup").items() - of("logits_width").items())
     assert added.pop(("attention", "forward")) == pytest.approx(8**-0.5)
     assert {what for _, what in added} == {"weight_decay", "eps"}
-    assert list(coordinate_checks.STAGES)[-1] == "mup"
+    assert list(mup_stages.STAGES)[-1] == "mup"
     assert STAGES["mup"].make is mup
 
 
 def test_every_pair_of_a_model_and_an_optimizer_that_says_how_it_updates_is_checked():
-    pairs = coordinate_checks.all_pairs()
+    pairs = mup_pairs.all_pairs()
     assert len(pairs) == len(set(pairs))
     assert {("transformer", "muon"), ("mlp", "sgd"), ("lstm", "lion"), ("bert", "adamw")} <= set(pairs)
     assert not any(name == "soap" for _, name in pairs)
 
 
+def test_a_pair_is_written_down_as_soon_as_it_is_measured_and_not_measured_again(tmp_path, monkeypatch):
+    asked = []
+
+    def checked(model, name):
+        asked.append((model, name))
+        return pd.DataFrame({"slope": [0.5, 0.1], "model": model, "optimizer": name})
+
+    monkeypatch.setattr(mup_pairs, "checked", checked)
+    path, pairs = tmp_path / "mup_pairs.csv", [("mlp", "sgd"), ("mlp", "lion"), ("lstm", "sgd")]
+    going = mup_pairs.measured(pairs, path)
+    next(going), next(going)
+    assert len(pd.read_csv(path)) == 4
+    found = pd.concat(mup_pairs.measured(pairs, path))
+    assert asked == pairs
+    assert list(found["optimizer"]) == ["sgd"] * 2 + ["lion"] * 2 + ["sgd"] * 2
+    assert len(pd.read_csv(path)) == 6
+
+
 def test_with_each_stage_more_slopes_are_as_theory_has_them_and_at_the_last_all():
     found = pd.read_csv(PUBLISHED / "mup_stages_slopes.csv")
     share = found.groupby("stage", sort=False)["passes"].mean()
-    assert list(share.index) == list(coordinate_checks.STAGES)
+    assert list(share.index) == list(mup_stages.STAGES)
     assert share.is_monotonic_increasing
     assert share["mup"] == 1
-    words = coordinate_checks.stages_markdown(found)
+    words = mup_stages.stages_markdown(found)
     assert (PUBLISHED / "mup_stages.md").read_text() == words + "\n"
     assert words in (ROOT / "REPRODUCING.md").read_text()

@@ -1,20 +1,18 @@
-"""From the standard parametrization to muP one part at a time; and the coordinate check of every model with every optimizer.
+"""From the standard parametrization to muP one part at a time.
 
-    .venv/bin/python experiments/coordinate_checks.py [--only stages|pairs] [--figures figures] [--publish]
+    .venv/bin/python experiments/mup_stages.py [--figures figures] [--publish]
 
 Claim      With the standard parametrization and fixed initial values what layers give out, and what steps change in it, grows with the
            width; each part of muP repairs one thing, and with all of them nothing changes with the width but the scores before
            training (Dey et al. 2025, The Practitioner's Guide to the Maximal Update Parameterization, with GPT-2 on text).
-Here       Stages: the transformer of `grokking run`, initial values N(0, 0.02²), AdamW at 1e-3 without decay. Pairs: every model
-           with every optimizer that says how it updates, at their defaults but for the learning rates below, scaled by muP.
-           Both: x + y (mod 5), a dozen examples at once, 10 steps, 8 seeds; widths 64 to 512, perceptrons 64 to 1,024.
+Here       The transformer of `grokking run`, initial values N(0, 0.02²), AdamW at 1e-3 without decay; x + y (mod 5), a dozen examples
+           at once, 10 steps, 8 seeds; widths 64 to 512.
 Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
            change by 10 steps, and of each parameter's change as it acts; passes where it is within 0.1 of theory.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 import tyro
@@ -24,8 +22,6 @@ from tqdm import tqdm
 from grokking.coordinates import ALLOWED, coordinates, slopes
 from grokking.coordinates_figure import ALL_FLAT, SHOWN, layer_colors, layer_legend, sizes
 from grokking.execute.unit import machine
-from grokking.models import models
-from grokking.optim import optimizers
 from grokking.plotting import Drawing, caption, save, style
 from grokking.publish import PUBLISHED, markdown_table, rewrite_documents
 from grokking.registry import Settings
@@ -33,7 +29,6 @@ from grokking.roles import Role
 from grokking.scaling import Factors, Part, Place, mup, scaling
 
 WIDTHS = (64, 128, 256, 512)
-WIDE = (*WIDTHS, 1024)
 SEEDS = range(8)
 STEPS = 10
 ADAMW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.weight_decay": 0.0}
@@ -125,74 +120,20 @@ def stages_markdown(found: pd.DataFrame) -> str:
     return markdown_table(("stage", "start", "change", "update", "farthest slope"), rows)
 
 
-# --- every model with every optimizer -----------------------------------------------------------------------------------
-
-RATES = {"sgd": 0.1, "gradient_descent": 0.1, "heavy_ball": 0.01, "nesterov": 0.01, "muon": 0.02}  # else 1e-3
-RATE = 1e-3
-
-
-def all_pairs() -> list[tuple[str, str]]:
-    """Every model with every optimizer that says how it updates."""
-    rules = [name for name in optimizers if optimizers[name].extra.get("update") is not None]
-    return [(model, name) for model in models for name in rules]
-
-
-def checked(pairs: Sequence[tuple[str, str]], seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
-    """The slopes of each pair."""
-    tables = []
-    for model, name in tqdm(pairs, desc="pairs"):
-        widths = WIDE if model == "mlp" else WIDTHS
-        own: Settings = {"optimizer.name": name, "optimizer.lr": RATES.get(name, RATE)}
-        scaled: Settings = {"scaling.name": "mup", "scaling.base_width": widths[0]}
-        table = slopes(coordinates({"model.name": model, **own, **scaled}, widths, seeds, STEPS))
-        tables.append(table.assign(model=model, optimizer=name))
-    return pd.concat(tables, ignore_index=True)
-
-
-def pairs_markdown(found: pd.DataFrame) -> str:
-    """A line an optimizer, a column a model: pass, or how many slopes are off and the farthest of them."""
-    columns = list(dict.fromkeys(found["model"]))
-    rows = []
-    for name, lines in found.groupby("optimizer", sort=False):
-        each = [_word(lines[lines["model"] == model]) for model in columns]
-        rows.append((str(name), *each))
-    return markdown_table(("optimizer", *columns), rows)
-
-
-def _word(own: pd.DataFrame) -> str:
-    wrong = own[~own["passes"]]
-    if wrong.empty:
-        return f"pass ({len(own)})"
-    worst = wrong.loc[(wrong["slope"] - wrong["expected"]).abs().idxmax()]
-    return f"{len(wrong)} of {len(own)}: {worst['slope']:+.2f}, {worst['what']} of {worst['name']}"
-
-
-def main(
-    only: Literal["stages", "pairs", "both"] = "both", figures: Path = Path("figures"), publish: bool = False
-) -> None:
+def main(figures: Path = Path("figures"), publish: bool = False) -> None:
     """Measure, draw and print.
 
     Args:
-        only: one of the two parts.
         figures: folder of the picture and the tables.
         publish: maintainers: also to figures/published, and rewrite the documents.
     """
-    folders = (figures, PUBLISHED) if publish else (figures,)
-    if only != "pairs":
-        table = staged()
-        found = by_stage(table)
-        words = stages_markdown(found)
-        for folder in folders:
-            print(save(draw_stages(table, found), folder)[0])
-            (folder / "mup_stages.md").write_text(words + "\n")
-        print(words)
-    if only != "stages":
-        found = checked(all_pairs())
-        words = pairs_markdown(found)
-        for folder in folders:
-            found.to_csv(folder / "mup_pairs.csv", index=False, lineterminator="\n")
-            (folder / "mup_pairs.md").write_text(words + "\n")
-        print(words)
+    table = staged()
+    found = by_stage(table)
+    words = stages_markdown(found)
+    for folder in (figures, PUBLISHED) if publish else (figures,):
+        print(save(draw_stages(table, found), folder)[0])
+        (folder / "mup_stages.md").write_text(words + "\n")
+    print(words)
     if publish:
         rewrite_documents()
 

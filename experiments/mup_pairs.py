@@ -1,0 +1,97 @@
+"""The coordinate check of every model with every optimizer that says how it updates.
+
+    .venv/bin/python experiments/mup_pairs.py [--figures figures] [--publish]
+
+Claim      Scaled by muP, every model changes as much by a step of every optimizer at every width (ours; the rules of
+           grokking.scaling follow from how an optimizer updates).
+Here       Models and optimizers at their defaults but for the learning rates below, scaled by muP from width 64 on; x + y (mod 5), a
+           dozen examples at once, 10 steps, 8 seeds; widths 64 to 512, perceptrons 64 to 1,024.
+Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
+           change by 10 steps, and of each parameter's change as it acts; passes where it is within 0.1 of theory.
+
+Each pair is written down as soon as it is measured, and not measured again: delete figures/mup_pairs.csv to start anew.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+import tyro
+from tqdm import tqdm
+
+from grokking.coordinates import coordinates, slopes
+from grokking.models import models
+from grokking.optim import optimizers
+from grokking.publish import PUBLISHED, markdown_table, rewrite_documents
+from grokking.registry import Settings
+
+WIDTHS = (64, 128, 256, 512)
+WIDE = (*WIDTHS, 1024)  # of perceptrons
+SEEDS = range(8)
+STEPS = 10
+RATES = {"sgd": 0.1, "gradient_descent": 0.1, "heavy_ball": 0.01, "nesterov": 0.01, "muon": 0.02}  # else 1e-3
+RATE = 1e-3
+
+
+def all_pairs() -> list[tuple[str, str]]:
+    """Every model with every optimizer that says how it updates."""
+    rules = [name for name in optimizers if optimizers[name].extra.get("update") is not None]
+    return [(model, name) for model in models for name in rules]
+
+
+def checked(model: str, name: str, seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
+    """The slopes of a pair."""
+    widths = WIDE if model == "mlp" else WIDTHS
+    own: Settings = {"model.name": model, "optimizer.name": name, "optimizer.lr": RATES.get(name, RATE)}
+    scaled: Settings = {"scaling.name": "mup", "scaling.base_width": widths[0]}
+    return slopes(coordinates({**own, **scaled}, widths, seeds, STEPS)).assign(model=model, optimizer=name)
+
+
+def measured(pairs: Sequence[tuple[str, str]], path: Path) -> Iterator[pd.DataFrame]:
+    """The slopes of each pair, those that are in the table already as they are there, each put there as soon as it is known."""
+    known = pd.read_csv(path) if path.exists() else pd.DataFrame({"model": [], "optimizer": []})
+    for model, name in tqdm(pairs, desc="pairs"):
+        own = known[(known["model"] == model) & (known["optimizer"] == name)]
+        if own.empty:
+            own = checked(model, name)
+            own.to_csv(path, mode="a", header=not path.exists(), index=False, lineterminator="\n")
+        yield own
+
+
+def pairs_markdown(found: pd.DataFrame) -> str:
+    """A line an optimizer, a column a model: pass, or how many slopes are off and the farthest of them."""
+    columns = list(dict.fromkeys(found["model"]))
+    rows = []
+    for name, lines in found.groupby("optimizer", sort=False):
+        each = [_word(lines[lines["model"] == model]) for model in columns]
+        rows.append((str(name), *each))
+    return markdown_table(("optimizer", *columns), rows)
+
+
+def _word(own: pd.DataFrame) -> str:
+    wrong = own[~own["passes"]]
+    if wrong.empty:
+        return f"pass ({len(own)})"
+    worst = wrong.loc[(wrong["slope"] - wrong["expected"]).abs().idxmax()]
+    return f"{len(wrong)} of {len(own)}: {worst['slope']:+.2f}, {worst['what']} of {worst['name']}"
+
+
+def main(figures: Path = Path("figures"), publish: bool = False) -> None:
+    """Measure what is not measured yet, and print.
+
+    Args:
+        figures: folder of the table, which is gone on with.
+        publish: maintainers: also to figures/published, and rewrite the documents.
+    """
+    figures.mkdir(parents=True, exist_ok=True)
+    found = pd.concat(measured(all_pairs(), figures / "mup_pairs.csv"), ignore_index=True)
+    words = pairs_markdown(found)
+    print(words)
+    if publish:
+        found.to_csv(PUBLISHED / "mup_pairs.csv", index=False, lineterminator="\n")
+        (PUBLISHED / "mup_pairs.md").write_text(words + "\n")
+        rewrite_documents()
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
