@@ -378,6 +378,18 @@ def test_the_list_of_factors_is_refused_before_anything_is_printed(capsys):
 
 
 @pytest.mark.parses
+@pytest.mark.parametrize(
+    "words", [["--width", "128"], ["--base", "0"], ["--model", "mlp"], ["--set", "model.bias=true"]]
+)
+def test_what_only_scaling_reads_is_refused_with_other_kinds(words, capsys):
+    from grokking.cli import command_line
+
+    with pytest.raises(BadInput, match=rf"{words[0]} .*: tasks do not depend on it; only `grokking list scaling`"):
+        command_line(["list", "tasks", *words])
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parses
 def test_the_list_of_factors_is_that_of_the_setting(capsys):
     from grokking.cli import command_line
 

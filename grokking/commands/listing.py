@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from grokking.commands.arguments import Imports, Set, told_beside
+from grokking.errors import BadInput
 
 if TYPE_CHECKING:
     from grokking.registry import Entry, Settings
@@ -29,10 +30,10 @@ def list_(
     /,
     verbose: Annotated[bool, tyro.conf.arg(aliases=["-v"])] = False,
     imports: Imports = (),
-    model: str = "transformer",
-    optimizer: str = "adamw",
-    width: int = 1024,
-    base: int = 64,
+    model: str | None = None,
+    optimizer: str | None = None,
+    width: int | None = None,
+    base: int | None = None,
     set: Set = (),
 ) -> int:
     """Name, one line, formula, numbers with defaults and source of everything of one kind; all that is said of one thing.
@@ -42,10 +43,10 @@ def list_(
         name: of one of them, such as muon: what each of its options means, too.
         verbose: of each task, show three examples, too; of each recipe, all that is said of it.
         imports: modules of your own to load first.
-        model: of scaling: of this model, the factors of every parameter.
-        optimizer: of scaling: with this optimizer.
-        width: of scaling: at this model.width.
-        base: of scaling: and this base width, at which all factors are 1.
+        model: of scaling: of this model, the factors of every parameter (transformer, unless said).
+        optimizer: of scaling: with this optimizer (adamw, unless said).
+        width: of scaling: at this model.width (1024, unless said).
+        base: of scaling: and this base width, at which all factors are 1 (64, unless said).
         set: of scaling: other settings, such as optimizer.matrices=all or model.bias=true.
     """
     from grokking.extensions import import_extensions
@@ -53,14 +54,19 @@ def list_(
     from grokking.setting import KINDS
 
     import_extensions(imports)
+    of_scaling = {"--model": model, "--optimizer": optimizer, "--width": width, "--base": base, "--set": set or None}
+    if kind != "scaling" and (said := [f"{flag} {value}" for flag, value in of_scaling.items() if value is not None]):
+        raise BadInput(f"{said[0]}: {kind} do not depend on it; only `grokking list scaling` reads it")
     if kind == "recipes":
         print(_recipes(name, verbose))
         return 0
     registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind, r.kind + "s", r.kind + "es"))
     entry, factors = registry[name] if name else None, ""
     if kind == "scaling":  # before anything is printed, as it may be refused
-        names: Settings = {"scaling.name": name or "mup", "model.name": model, "optimizer.name": optimizer}
-        factors = _factors({**told_beside(set, FLAGS), **names}, width, base)
+        names: Settings = {"model.name": model or "transformer", "optimizer.name": optimizer or "adamw"}
+        rule: Settings = {"scaling.name": name or "mup"}
+        sizes = (1024 if width is None else width, 64 if base is None else base)
+        factors = _factors({**told_beside(set, FLAGS), **names, **rule}, *sizes)
     if entry is not None:
         print(f"{entry.name}: {inspect.cleandoc(entry.make.__doc__ or '')}\n\n{_defaults(entry)}")
         if kind == "models":
