@@ -5,8 +5,8 @@ Here       First TPE (`grokking tune`), from usual numbers on (START): learning 
            most; it is worth the mean of the steps until validation accuracy reaches 95 % and stays, and a run that does not get
            there counts as 1,500. A search may spend 100,000 run-steps; what its last batch takes beyond them does not count. Then an
            exchange: each optimizer tries on each task what was its best on each of the other six. Then a final: the six best
-           configurations of an optimizer on a task with eight further tuning seeds, which alone decide, since of many
-           configurations the best with two seeds is a lucky one.
+           configurations of an optimizer on a task, and its usual numbers, with eight further tuning seeds, which alone decide,
+           since of many configurations the best with two seeds is a lucky one.
 Shows      Best so far against run-steps spent, and the finals. Who wins a final has the numbers of muon_vs_adamw.py, which reads them
            from the published table.
 """
@@ -130,9 +130,10 @@ def exchanged(found: Mapping[tuple[str, str], pd.DataFrame], out: Path, train: T
 
 
 def finalists(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each optimizer on each task the configurations that are best with the two seeds of the searches."""
+    """Of each optimizer on each task the configurations that are best with the two seeds, and the one that its search began with."""
     done = table[table["within"] & (table["state"] == "complete")].sort_values(["value", "trial"])
-    return done.groupby(["task", "optimizer"], sort=False).head(FINALISTS)
+    place = done.groupby(["task", "optimizer"]).cumcount()
+    return done[(place < FINALISTS) | (done["trial"] == 0)]
 
 
 def decided(table: pd.DataFrame, out: Path, train: Train) -> pd.DataFrame:
@@ -180,8 +181,8 @@ def drawing(table: pd.DataFrame, results: Results) -> Drawing:
             f"Searches of AdamW's and Muon's numbers (TPE from usual ones on; Muon has four, AdamW two), a panel per task (p = 97, "
             f"one-layer transformer of width 128). Dots: configurations, mean over n = {len(TUNING_SEEDS)} tuning seeds of the steps until "
             "validation accuracy reaches 95 % and stays, 1,500 where it does not; lines: the best so far. Dotted: the budget of the search, the "
-            f"same for all; right of it: what was best on the other tasks. Rings: the {FINALISTS} best on n = {len(FINAL_SEEDS)} further seeds; star: the "
-            "best of these, which was chosen. "
+            f"same for all; right of it: what was best on the other tasks. Rings: the {FINALISTS} best, and the first, on n = {len(FINAL_SEEDS)} further seeds; star: "
+            "the best of these, which was chosen. "
             f"Trained on: {'; '.join(results.machines)}.",
         )
     return Drawing(NAME, figure, {"": table, "runs": results.runs}, len(TUNING_SEEDS), None, markdown)

@@ -54,7 +54,13 @@ def list_(
     from grokking.setting import KINDS
 
     import_extensions(imports)
-    of_scaling = {"--model": model, "--optimizer": optimizer, "--width": width, "--base": base, "--set": " ".join(set) or None}
+    of_scaling = {
+        "--model": model,
+        "--optimizer": optimizer,
+        "--width": width,
+        "--base": base,
+        "--set": " ".join(set) or None,
+    }
     if kind != "scaling" and (said := [f"{flag} {value}" for flag, value in of_scaling.items() if value is not None]):
         raise BadInput(f"{said[0]}: {kind} do not depend on it; only `grokking list scaling` reads it")
     if kind == "recipes":
