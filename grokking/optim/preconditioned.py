@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from grokking.errors import BadInput
-from grokking.optim import Numbers, Slots, State, entrywise, optimizer, zeros
+from grokking.optim import Numbers, Slots, State, optimizer, zeros
 from grokking.optim.adaptive import decayed
 from grokking.optim.orthogonalize import finite_or_zero
 from grokking.registry import Scalar, Share
@@ -38,7 +38,8 @@ def _shampoo_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
 
 
 def _shampoo_update(role: Role, options: Mapping[str, Scalar]) -> Update:
-    return entrywise(role, options) if role in VECTORS else Update(Geometry.SPECTRAL, coupled=not options["decoupled"])
+    kind = Geometry.ENTRYWISE if role in VECTORS else Geometry.SPECTRAL
+    return Update(kind, coupled=not options["decoupled"], eps_power=2)
 
 
 @optimizer(
