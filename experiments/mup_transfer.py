@@ -11,6 +11,9 @@ Definition Loss: training loss after 64 steps. Grokking: steps to the first eval
            not get there count at the budget of 1,000. Best rate: the lowest point of a parabola through the best rate of the grid
            and its neighbours, over log rate, of the log of either, for each seed by itself. Drift: its change from the narrowest
            width to the widest, in octaves; mean over seeds, its 95 % t interval, and a bootstrap one (BCa) beside it in the table.
+           Best at an end of the grid, a rate is a bound, and the drift of a seed with one no drift: they are counted (at_end). It
+           stays where the interval is within half an octave and at_end is less than half of n; it falls where the interval is below.
+           Diverged runs have an infinite loss.
            Speed and gap: at the rate of the grid that is best on average at the width.
 """
 
@@ -96,16 +99,23 @@ COMPILE = ("laptop",)
 
 def draw(results: Results) -> Sequence[Drawing]:
     """The training loss, and the steps to generalise, over the learning rate."""
-    runs = both_rules(results.runs)
+    runs = valued(results)
     decayed = runs["optimizer.weight_decay"] > 0
-    last = results.curves[results.curves["step"] == LOSS_STEPS].set_index("run_id")
-    loss = runs[~decayed].assign(value=runs["run_id"].map(last["train_loss"]), gap=runs["run_id"].map(_gap(last)))
-    steps = runs[decayed]
-    steps = steps.assign(value=steps["steps_to_generalize"].fillna(steps["steps"]).astype(float))
+    loss, steps = runs[~decayed], runs[decayed].drop(columns="gap")
     return [
         _drawing("mup_transfer", loss, f"training loss after {LOSS_STEPS} steps", results.machines),
         _drawing("mup_transfer_grokking", steps, "steps to generalise", results.machines),
     ]
+
+
+def valued(results: Results) -> pd.DataFrame:
+    """The runs of both rules with their `value`, the training loss or the steps to generalise, and of the former their `gap`."""
+    runs = both_rules(results.runs)
+    last = results.curves.sort_values("step").groupby("run_id").last()  # of one that generalises before: as it is then
+    losses = runs["run_id"].map(last["train_loss"]).mask(runs["diverged_at"].notna(), np.inf)
+    steps = runs["steps_to_generalize"].fillna(runs["steps"]).astype(float)
+    decayed = runs["optimizer.weight_decay"] > 0
+    return runs.assign(value=losses.where(~decayed, steps), gap=runs["run_id"].map(_gap(last)))
 
 
 def _gap(last: pd.DataFrame) -> pd.Series:
@@ -140,21 +150,31 @@ def best_rate(rates: NDArray[np.float64], values: NDArray[np.float64], worst: fl
 
 
 def best_rates(runs: pd.DataFrame, worst: float = np.inf) -> pd.DataFrame:
-    """One line per optimizer, rule, width and seed: `octave`, log2 of its best rate."""
+    """One line per optimizer, rule, width and seed: `octave`, log2 of its best rate, and whether that is an end of the grid."""
     lines = []
     for key, own in runs.groupby(["optimizer.name", "rule", "width", "seed"], sort=False):
         own = own.sort_values("lr")
-        lines.append((*key, best_rate(own["lr"].to_numpy(float), own["value"].to_numpy(float), worst)))
-    return pd.DataFrame(lines, columns=["optimizer", "rule", "width", "seed", "octave"])
+        rates = own["lr"].to_numpy(float)
+        octave = best_rate(rates, own["value"].to_numpy(float), worst)
+        lines.append((*key, octave, octave in np.log2(rates[[0, -1]])))
+    return pd.DataFrame(lines, columns=["optimizer", "rule", "width", "seed", "octave", "at_end"])
 
 
 def drifts(rates: pd.DataFrame) -> pd.DataFrame:
-    """One line per optimizer and rule: how the best rate changes from the narrowest width to the widest, in octaves."""
+    """One line per optimizer and rule: how the best rate changes from the narrowest width to the widest, in octaves.
+
+    `at_end`: of how many of the `n` seeds either of the two is an end of the grid, so that the drift is cut off there.
+    """
     lines = []
     for (name, rule), own in rates.groupby(["optimizer", "rule"], sort=False):
         grid = own.pivot(index="seed", columns="width", values="octave")
-        each = (grid[grid.columns.max()] - grid[grid.columns.min()]).dropna().to_numpy(float)
+        known = (grid[grid.columns.max()] - grid[grid.columns.min()]).dropna()
+        each, ends = (
+            known.to_numpy(float),
+            own[own["at_end"] & own["width"].isin([grid.columns.min(), grid.columns.max()])],
+        )
         line = {"optimizer": name, "rule": rule, "from": grid.columns.min(), "to": grid.columns.max(), "n": len(each)}
+        line |= {"at_end": int(known.index.isin(ends["seed"]).sum())}
         line |= {"drift": each.mean() if len(each) else np.nan, **_ends(each)}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -255,7 +275,7 @@ TITLES = {"standard": "standard", "mup": "muP"}
 def _panel(axes: Axes, runs: pd.DataFrame, rates: pd.DataFrame, shades: Mapping[int, Any], worst: float) -> None:
     """A line for each width; below, where each seed has its best rate."""
     for place, (width, color) in enumerate(shades.items()):
-        own = runs[(runs["width"] == width) & np.isfinite(runs["value"])]
+        own = runs[runs["width"] == width]  # where one diverged there is no mean, and no point
         means = np.exp(np.log(own.set_index("lr")["value"]).groupby(level=0).mean())
         axes.plot(means.index, means, "o-", color=color, ms=3, lw=1.3)
         octaves = rates.loc[rates["width"] == width, "octave"].dropna()
@@ -268,9 +288,10 @@ def _panel(axes: Axes, runs: pd.DataFrame, rates: pd.DataFrame, shades: Mapping[
 def _octaves(row: Mapping[Any, Any]) -> str:
     if pd.isna(row["drift"]):
         return "no drift known"
+    cut = f", {row['at_end']:.0f} of {row['n']:.0f} at an end" if row["at_end"] else ""
     if pd.isna(row["drift_low"]):
-        return f"{row['drift']:+.1f}"
-    return f"{row['drift']:+.2f} [{row['drift_low']:+.2f}, {row['drift_high']:+.2f}]"
+        return f"{row['drift']:+.1f}{cut}"
+    return f"{row['drift']:+.2f} [{row['drift_low']:+.2f}, {row['drift_high']:+.2f}]{cut}"
 
 
 def _verdict(name: str, table: pd.DataFrame) -> Verdict | None:
@@ -279,11 +300,14 @@ def _verdict(name: str, table: pd.DataFrame) -> Verdict | None:
         return None
     of = table.set_index(["optimizer", "rule"])
     mup, standard = (of.xs(rule, level="rule") for rule in ("mup", "standard"))
-    stays, falls = mup["drift"].abs() <= 0.5, standard["drift_high"] < -0.5
-    answer = "consistent" if (stays & falls).all() else "in part" if (stays & falls).any() else "not consistent"
+    stays = (mup["drift_low"] >= -0.5) & (mup["drift_high"] <= 0.5) & (2 * mup["at_end"] < mup["n"])
+    falls = standard["drift_high"] < -0.5
+    moves = (mup["drift_low"] > 0.5) | (mup["drift_high"] < -0.5)
+    answer = "in part" if (stays & falls).any() else "not consistent" if moves.any() else "undecided"
+    answer = "consistent" if (stays & falls).all() else answer
     what = "steps to generalise" if "grokking" in name else f"training loss after {LOSS_STEPS} steps"
     parts = [
-        f"{label(optimizer)} {mup.loc[optimizer, 'drift']:+.2f} with muP, {standard.loc[optimizer, 'drift']:+.2f} without"
+        f"{label(optimizer)} {_octaves(mup.loc[optimizer])} with muP, {_octaves(standard.loc[optimizer])} without"
         for optimizer in OPTIMIZERS
     ]
     return Verdict(
@@ -295,7 +319,14 @@ def _verdict(name: str, table: pd.DataFrame) -> Verdict | None:
 
 def markdown(table: pd.DataFrame) -> str:
     """The drifts as they stand in a document."""
-    head = ("optimizer", "parametrization", "drift of the best rate, octaves", "bootstrap", "n")
+    head = (
+        "optimizer",
+        "parametrization",
+        "drift of the best rate, octaves",
+        "bootstrap",
+        "n",
+        "at an end of the grid",
+    )
     rows = [
         (
             label(row["optimizer"]),
@@ -303,6 +334,7 @@ def markdown(table: pd.DataFrame) -> str:
             interval(row, "drift", 2),
             f"[{row['drift_boot_low']:.2f}, {row['drift_boot_high']:.2f}]",
             f"{row['n']}",
+            f"{row['at_end']:.0f}",
         )
         for row in table.to_dict("records")
     ]

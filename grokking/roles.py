@@ -39,12 +39,14 @@ class Update:
     """How an optimizer updates a parameter, before its learning rate.
 
     `coupled`: weight decay is added to the gradient, as by L2 regularization, and not to the update. `size`: of a spectral update
-    of [out, in], its largest singular value, or anything that grows with the shape as that does.
+    of [out, in], its largest singular value, or anything that grows with the shape as that does. `eps_power`: epsilon stands beside
+    this power of the gradient's size: 2 where it is added to a square, and the root is taken of both.
     """
 
     geometry: Geometry
     coupled: bool = False
     size: Callable[[int, int], float] = lambda fan_out, fan_in: 1.0
+    eps_power: int = 1
 
 
 @dataclass(frozen=True)

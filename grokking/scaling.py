@@ -137,10 +137,10 @@ def maximal(part: Part, readout: float) -> Factors:
     # Where decay is a part of the gradient, it must be as large beside it at every width, and what is learned has entries like
     # 1 over what they are multiplied by; elsewhere lr · weight_decay is the share that a step takes.
     decay = gradient * reach(part, readout) if part.update.coupled else 1 / lr
-    entrywise = part.update.geometry is Geometry.ENTRYWISE
-    return Factors(
-        init=initial(part, readout) / part.spread, lr=lr, weight_decay=decay, eps=gradient if entrywise else 1.0
-    )
+    # Beside epsilon stands what an update is divided by: entries of the gradient, or its singular values.
+    beside = {Geometry.ENTRYWISE: gradient, Geometry.SPECTRAL: gradient * (part.fan_out * part.fan_in) ** 0.5}
+    eps = beside.get(part.update.geometry, 1.0) ** part.update.eps_power
+    return Factors(init=initial(part, readout) / part.spread, lr=lr, weight_decay=decay, eps=eps)
 
 
 def reach(part: Part, readout: float) -> float:

@@ -10,7 +10,8 @@ from scipy import stats
 
 from grokking.coordinates import FEW, acting, at_rest, coordinates, slopes
 from grokking.engine.trainer import Trainer
-from grokking.roles import Role
+from grokking.optim import ENTRYWISE, optimizers
+from grokking.roles import Geometry, Role, Update
 from grokking.runs import run_spec
 from grokking.scaling import Place, mup, scaling, scalings
 
@@ -93,6 +94,22 @@ def test_unscaled_decay_is_seen_at_rest_alone(planted, optimizer, lr):
     assert right["passes"].all(), right["slope"]
     wrong = slopes(at_rest(unscaled, WIDTHS, SEEDS, 800)).set_index("name")
     assert not wrong["passes"].all(), wrong["slope"]
+
+
+@pytest.mark.parametrize(
+    ("update", "eps", "seen"),
+    [
+        (ENTRYWISE, 1e-8, ("change", "scores")),
+        (Update(Geometry.SPECTRAL), 1e-8, ("update", "hidden.0.weight")),
+        (Update(Geometry.SPECTRAL), 1e-4, None),
+    ],
+)
+def test_why_soap_says_nothing_of_its_updates(update, eps, seen, monkeypatch):
+    """No geometry holds at its default epsilon; where it is far above what gradients have beside their first directions, one does."""
+    monkeypatch.setitem(optimizers["soap"].extra, "update", update)
+    own = {**PERCEPTRON, **RIGHT, "optimizer.name": "soap", "optimizer.eps": eps}
+    table = slopes(coordinates(own, WIDTHS, SEEDS)).set_index(["what", "name"])
+    assert table["passes"].all() if seen is None else not table["passes"][seen], table["slope"]
 
 
 def test_parameters_act_by_their_shapes():

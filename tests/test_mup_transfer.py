@@ -64,10 +64,70 @@ def test_the_base_width_stands_in_both_rules_and_the_drift_is_the_laws():
 def test_the_interval_of_the_drift_is_students():
     generator = np.random.default_rng(0)
     each = generator.normal(1, 0.3, 8)
-    lines = [("sgd", "mup", width, seed, each[seed] * (width == 512)) for width in (32, 512) for seed in range(8)]
-    table = mup_transfer.drifts(pd.DataFrame(lines, columns=["optimizer", "rule", "width", "seed", "octave"]))
+    lines = [
+        ("sgd", "mup", width, seed, each[seed] * (width == 512), False) for width in (32, 512) for seed in range(8)
+    ]
+    table = mup_transfer.drifts(pd.DataFrame(lines, columns=["optimizer", "rule", "width", "seed", "octave", "at_end"]))
     expected = stats.t.interval(0.95, 7, each.mean(), stats.sem(each))
     assert table.loc[0, ["drift_low", "drift_high"]].to_list() == pytest.approx(expected)
+
+
+def test_a_best_rate_at_an_end_of_the_grid_is_counted_and_no_drift():
+    """Best below the grid at every width: no best rate moves, and nothing is known."""
+    specs = [
+        spec for spec in open_experiment("experiments/mup_transfer.py").specs("laptop") if spec.row()["steps"] == 64
+    ]
+    runs = rows(specs)
+    inside = mup_transfer.drifts(mup_transfer.best_rates(runs)).set_index(["optimizer", "rule"])
+    assert inside["at_end"].eq(0).all()
+    runs.loc[runs["rule"] == "mup", "value"] = runs["lr"]
+    table = mup_transfer.drifts(mup_transfer.best_rates(runs))
+    assert (
+        table.loc[table["rule"] == "mup", ["drift", "at_end"]].to_numpy().tolist() == [[0, len(mup_transfer.SEEDS)]] * 3
+    )
+    verdict = mup_transfer._verdict("mup_transfer", table)
+    assert verdict.answer == "undecided"
+    assert "SGD +0.00 [+0.00, +0.00], 8 of 8 at an end with muP" in verdict.ours
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [(-0.4, 0.5, "consistent"), (-0.6, 0.3, "undecided"), (-0.3, 0.6, "undecided"), (0.6, 0.9, "not consistent")],
+)
+def test_the_best_rate_stays_where_its_interval_is_within_half_an_octave(low, high, answer):
+    lines = [
+        {
+            "optimizer": name,
+            "rule": rule,
+            "from": 32,
+            "to": 512,
+            "n": 8,
+            "at_end": 3,
+            "drift": at,
+            "drift_low": at + low,
+            "drift_high": at + high,
+        }
+        for name in mup_transfer.OPTIMIZERS
+        for rule, at in (("mup", 0.0), ("standard", -3.0))
+    ]
+    assert mup_transfer._verdict("mup_transfer", pd.DataFrame(lines)).answer == answer
+
+
+def test_a_rate_at_which_some_runs_diverge_is_not_the_best_by_the_others():
+    specs = [
+        spec for spec in open_experiment("experiments/mup_transfer.py").specs("smoke") if spec.row()["steps"] == 64
+    ]
+    results = made_up(specs, lambda row, steps: (rising(steps, 20), rising(steps, 30)))
+    rates = results.runs.set_index("run_id")["optimizer.lr"]
+    results.curves["train_loss"] = results.curves["run_id"].map(rates) + 1
+    lowest = results.runs["optimizer.lr"].isin([mup_transfer.RATES[name][0] for name in mup_transfer.OPTIMIZERS])
+    results.runs.loc[lowest & (results.runs["seed"] == mup_transfer.SEEDS[0]), "diverged_at"] = 40
+    runs = mup_transfer.valued(results)
+    assert np.isinf(runs["value"]).sum() == 4 * 3  # the base width twice
+    assert (np.isinf(runs["value"]) | (runs["value"] == runs["lr"] + 1)).all()
+    best = mup_transfer.at_best(runs)
+    lows = best["optimizer"].map(lambda name: mup_transfer.RATES[name][0])
+    assert (best["standard_lr"] > lows).all()
 
 
 def test_each_rule_is_taken_at_its_best_rate():
@@ -92,3 +152,11 @@ def test_both_pictures_are_drawn_of_untrained_results(tmp_path):
     for drawing in drawings:
         save(drawing, tmp_path)
         assert drawing.markdown(drawing.tables[""]).count("\n") == 1 + 6
+
+
+def test_what_stays_without_mup_too_is_no_evidence_for_it():
+    line = {"from": 32, "to": 512, "n": 8, "at_end": 0, "drift": 0.0, "drift_low": -0.1, "drift_high": 0.1}
+    table = pd.DataFrame(
+        [{**line, "optimizer": name, "rule": rule} for name in mup_transfer.OPTIMIZERS for rule in mup_transfer.RULES]
+    )
+    assert mup_transfer._verdict("mup_transfer", table).answer == "undecided"

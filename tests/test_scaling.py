@@ -214,16 +214,39 @@ def test_an_orthogonal_update_changes_as_much_at_every_width(role, shape, base):
 
 
 def test_epsilon_follows_the_gradient_where_it_stands_beside_it():
-    """What hidden numbers do to the scores falls like 1 / width; only what divides by its gradient's entries has an epsilon."""
+    """What hidden numbers do to the scores falls like 1 / width, and an epsilon beside a gradient's entries with it."""
     for role, shape, base in (
         (Role.HIDDEN, (64, 64), (16, 16)),
         (Role.EMBEDDING, (9, 64), (9, 16)),
         (Role.HEAD, (5, 64), (5, 16)),
     ):
         assert mup(part(role, shape, base)).eps == pytest.approx(0.25)
-        for geometry in (Geometry.GRADIENT, Geometry.SPECTRAL, Geometry.RELATIVE):
+        assert mup(part(role, shape, base, eps_power=2)).eps == pytest.approx(0.25**2)
+        for geometry in (Geometry.GRADIENT, Geometry.RELATIVE):
             assert mup(part(role, shape, base, geometry=geometry)).eps == 1
     assert spectral(part(Role.HEAD, (5, 64), (5, 16))).eps == 1  # without a multiplier its gradient stays as large
+
+
+@pytest.mark.parametrize(("optimizer", "power"), [("egd", 1), ("shampoo", 2)])
+def test_epsilon_is_as_large_beside_singular_values_at_every_width(optimizer, power):
+    """Measured: the largest of the first gradient of each matrix (Shampoo has its square), over that of the base width."""
+
+    def largest(width):
+        options = {"model.name": "mlp", "model.width": width, "scaling.name": "mup", "scaling.base_width": 64}
+        own = {**TINY, **options, "batch_size": 0, "optimizer.name": optimizer}
+        own |= {"optimizer.matrices": "all"} if optimizer == "egd" else {}
+        specs = [run_spec(own, seed) for seed in range(8)]
+        trainer = Trainer(specs[0].setting, CPU)
+        cohort = start(specs, CPU, places=trainer.places)
+        rows = trainer.data.batch(cohort)
+        tokens, labels = trainer.data.tokens[rows], trainer.data.training_labels(cohort.seeds, rows)
+        gradients, _ = trainer.gradients(cohort.weights, {}, tokens, labels)
+        sizes = {name: float(torch.linalg.matrix_norm(g, ord=2).mean()) for name, g in gradients.items()}
+        return sizes, specs[0].setting.factors
+
+    (before, _), (after, factors) = largest(64), largest(1024)
+    for name in ("first.weight", "hidden.0.weight", "head.weight"):
+        assert factors[name].eps ** (1 / power) == pytest.approx(after[name] / before[name], rel=0.3), name
 
 
 def test_decay_is_as_strong_at_every_width():

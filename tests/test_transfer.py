@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from grokking.cli import command_line
-from grokking.commands.transfer import Prediction, predict
+from grokking.commands.transfer import Prediction, _best, predict
 from grokking.errors import BadInput
 
 
@@ -52,6 +52,11 @@ def test_what_is_said_of_the_wide_run(steps, said, code):
     words, found = prediction.verdict(runs(steps).iloc[0])
     assert said in words
     assert found == code
+
+
+def test_the_factor_that_takes_least_is_taken_and_runs_that_never_generalise_count_at_the_budget():
+    tried = {0.5: runs(300, 400), 1.0: runs(200, 250), 2.0: runs(100, None, budget=10_000)}
+    assert _best(tried)[0] == 1.0
 
 
 def test_without_all_runs_generalising_no_interval_is_predicted():
