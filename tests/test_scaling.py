@@ -348,7 +348,7 @@ def test_factors_by_the_names_of_numbers():
     ("changed", "words"),
     [
         ({"optimizer__name": "torch.optim.NAdam"}, "does not say how large its updates are; it keeps its own rates"),
-        ({"optimizer__name": "soap"}, "'soap' does not say how large its updates are; write @optimizer"),
+        ({"optimizer__name": "soap"}, "'soap' does not say how large its updates are; no rule of widths is known"),
         ({"scaling__base_width": 15, "model__heads": 2}, "scaling.base_width = 15: model.width = 15 is not a multiple"),
         ({"scaling__base_width": 0}, "scaling.base_width = 0: model.width = 0; allowed"),
         ({"transforms": "decay_to_start"}, "transform 'decay_to_start' changes weights or updates by rates"),

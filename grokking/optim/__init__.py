@@ -121,11 +121,12 @@ def updated_by(entry: Entry, static: Mapping[str, Scalar], role: Role) -> Update
     """What an optimizer says of its updates of a parameter; `BadInput` where it does not."""
     update = entry.extra.get("update")
     if update is None:
-        hint = (
-            "it keeps its own rates, so leave scaling out"
-            if entry.extra["external"]
-            else "write @optimizer(update=ENTRYWISE, …)"
-        )
+        if entry.extra["external"]:
+            hint = "it keeps its own rates, so leave scaling out"
+        elif entry.make.__module__.startswith("grokking."):
+            hint = "no rule of widths is known to hold for it, so leave scaling out"
+        else:
+            hint = "write @optimizer(update=ENTRYWISE, …)"
         raise BadInput(f"optimizer {entry.name!r} does not say how large its updates are; {hint}")
     return update(role, static) if callable(update) else update
 
