@@ -3,12 +3,12 @@
 Claim      Tveit et al. 2025 (arXiv 2504.16041): Muon brings the mean epoch of generalization from AdamW's 153.09 to 102.89, a
            ratio of 1.49 (two-sample t-test over six tasks pooled; t = 5.0175 and p = 6.33e-8, which do not go together). Learning
            rates, decay, depth, width, batch, seeds and budget are not stated, and the cited code has no Muon. Essential AI 2025:
-           the advantage disappears under wider tuning. Wang 2026 (arXiv 2607.20512): it shows in generalization that stays, and not
-           on subtraction.
+           the advantage disappears under wider tuning. Wang 2026 (arXiv 2607.20512): it shows in generalization that stays; that it
+           does not on subtraction is said of that paper, and we found no source for it.
 Here       The lean model (one layer, width 128) and the paper's tasks and splits, p = 97: gcd 50 %, addition and division 80 %,
            exponentiation 70 %, multiplication 50 %, parity of ten bits 50 %; and subtraction at the cited code's 50 %. In layers:
            `tuned`      each optimizer at the best configuration of a search of its own on each task (muon_vs_adamw_tuning.py: 100,000
-                        run-steps each, two tuning seeds, and what was best on the other tasks), on thirty other seeds.
+                        run-steps each with two tuning seeds, what was best on the other tasks, a final on eight more), on thirty others.
            `thresholds` the same until every validation example is right, for the times to 90, 95, 99 and 100 %.
            `stated`     AdamW as in the cited code (learning rate 1e-3, decay 1), Muon as its author has it (0.02, momentum 0.95), in
                         two readings of the paper's "equivalent weight decay strengths": the same number, and the same decay a step.

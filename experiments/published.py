@@ -373,7 +373,7 @@ CLAIMS = (
     Claim("Essential AI 2025", "the advantage disappears under wider tuning", _wider_tuning, TUNED, BOTH),
     Claim(
         "Wang 2026, 2607.20512",
-        "not on subtraction; in generalization that stays",
+        "in generalization that stays; not on subtraction (attributed to it, no source found)",
         _subtraction,
         TUNED,
         ("muon_vs_adamw",),
