@@ -23,7 +23,7 @@ from grokking.store import Results
 from grokking.survival import holm
 from grokking.versus import PooledTest, at_threshold, pooled_t_test, versus
 
-PUBLISHED = 153.09 / 102.89
+PUBLISHED, MUON = 153.09 / 102.89, label("muon")
 THRESHOLDS = (0.9, 0.95, 0.99, 1.0)
 HUES = (COLORS["muon"], "#E69F00", "#009E73", "#CC79A7")  # of the readings, in order
 TASK_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#8648E8")
@@ -40,14 +40,14 @@ def comparison(name: str, results: Results, runs: pd.DataFrame, readings: Readin
     arms = list(dict.fromkeys(arm for pair in readings.values() for arm in pair))
     with style():
         height = max(0.62, 0.24 * max(len(arms), 2 * len(readings)))
-        hues = {pair[0]: COLORS["adamw"] for pair in readings.values()}
+        hues = dict.fromkeys(arms, COLORS["adamw"])
         hues |= {pair[1]: hue for pair, hue in zip(readings.values(), HUES, strict=False)}
         figure = Figure(figsize=(12.5, height * len(shown) + 1.3), layout="constrained")
         dots, ratios, earlier = figure.subplots(1, 3, sharey=True, width_ratios=(1.5, 1.2, 0.8))
         _dots(dots, runs, hues, shown)
         _forest(ratios, table, "ratio", readings, hues, shown)
         _forest(earlier, table, "earlier", readings, hues, shown)
-        _ratio_axis(ratios)
+        _ratio_axis(ratios, _other(readings))
         earlier.axvline(0.5, color=GREY, lw=0.8)
         earlier.set(xlim=(-0.03, 1.03), xlabel=f"probability that {_other(readings)} is earlier")
         dots.set_yticks(range(len(shown)), [_row(task, runs, arms) for task in shown])
@@ -57,7 +57,7 @@ def comparison(name: str, results: Results, runs: pd.DataFrame, readings: Readin
             axes.axhline(len(shown) - 1.5, color="black", lw=0.6)
             for row in range(1, len(shown) - 1, 2):
                 axes.axhspan(row - 0.5, row + 0.5, color="#F5F5F5", lw=0, zorder=0)
-        figure.legend(handles=_legend(hues), loc="outside upper center", ncols=4)
+        figure.legend(handles=_legend(hues, readings), loc="outside upper center", ncols=4)
         caption(figure, _caption(runs, table, readings, results.machines))
     n = int(table["n"].min())
     tables = {"": table, "pooled": pooled(runs, readings), "runs": runs.drop(columns=["arm", "task"])}
@@ -150,14 +150,15 @@ def _forest(
                 axes.plot(value[bound == sign], y[bound == sign], marker, ms=4.5, color=color, mfc=fill)
 
 
-def _ratio_axis(axes: Axes) -> None:
+def _ratio_axis(axes: Axes, other: str) -> None:
     axes.axvline(1, color=GREY, lw=0.8)
-    axes.axvline(PUBLISHED, color="black", lw=0.9, ls=":")
+    if other == MUON:  # of which alone something was published
+        axes.axvline(PUBLISHED, color="black", lw=0.9, ls=":")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("AdamW's steps over the other's (log)")
+    axes.set_xlabel(f"AdamW's steps over {other}'s (log)")
 
 
 def _row(task: str, runs: pd.DataFrame, arms: Sequence[str]) -> str:
@@ -169,26 +170,26 @@ def _row(task: str, runs: pd.DataFrame, arms: Sequence[str]) -> str:
     return f"{TITLES[task]}\n{', '.join(counts)} of {max(map(len, own))}"
 
 
-def _legend(hues: Mapping[str, str]) -> list[Line2D]:
-    handles = [Line2D([], [], ls="", marker="o", color=hue, label=_words(arm)) for arm, hue in hues.items()]
+def _legend(hues: Mapping[str, str], readings: Readings) -> list[Line2D]:
+    """What the colors are; the first arms of several readings have one and the same."""
+    first = {pair[0] for pair in readings.values()}
+    named = {hue: arm.split(",")[0] if arm in first else arm for arm, hue in hues.items()}
+    handles = [Line2D([], [], ls="", marker="o", color=hue, label=label(arm)) for hue, arm in named.items()]
     kinds = (("first crossing", "black"), ("sustained", "white"))
-    handles += [Line2D([], [], marker="o", color="black", mfc=fill, label=label) for label, fill in kinds]
-    return [*handles, Line2D([], [], color="black", ls=":", label="published: 1.49")]
-
-
-def _words(arm: str) -> str:
-    name, *rest = arm.split(", ", 1)
-    return ", ".join([label(name), *rest])
+    handles += [Line2D([], [], marker="o", color="black", mfc=fill, label=kind) for kind, fill in kinds]
+    published = [Line2D([], [], color="black", ls=":", label="published: 1.49")]
+    return handles + published * (_other(readings) == MUON)
 
 
 def _other(readings: Readings) -> str:
+    """How the second arms are called together."""
     others = {pair[1].split(",")[0] for pair in readings.values()}
-    return _words(others.pop()) if len(others) == 1 else "the other"
+    return label(others.pop()) if len(others) == 1 else "the other"
 
 
 def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machines: Sequence[str]) -> str:
     tests = "; ".join(
-        f"{str(line['reading']) + ': ' if len(readings) > 1 else ''}{line['first']:.1f} against {line['second']:.1f} epochs, t = {line['t']:.1f}, "
+        f"{label(str(line['reading'])) + ': ' if len(readings) > 1 else ''}{line['first']:.1f} against {line['second']:.1f} epochs, t = {line['t']:.1f}, "
         f"p = {line['p']:.1g}, {line['dropped']} runs dropped"
         for line in pooled(runs, readings).to_dict("records")
     )
@@ -198,11 +199,12 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
     several = len(runs[["model.name", "model.depth", "model.width"]].drop_duplicates()) > 1
     depth = f"{first['model.depth']} layer{'s' * int(first['model.depth'] > 1)}"
     model = "models as named" if several else f"transformer with {depth} of width {first['model.width']}"
+    above = ", AdamW's above those of what it is compared with" * (len({first for first, _ in readings.values()}) > 1)
     *some, last = dict.fromkeys(label(arm.split(",")[0]) for pair in readings.values() for arm in pair)
     return (
         f"{', '.join(some)} and {last} on the tasks of Tveit et al. 2025 and subtraction (p = 97; examples for training: {splits}), "
         f"{model}, batch 512, n = {n} seeds, the same for all. Left: "
-        f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot; triangles: not within {first['steps']:,} steps; "
+        f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot{above}; triangles: not within {first['steps']:,} steps; "
         f"beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
         f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again, which is known up to {first['steps'] / (1 + first['linger']):,.0f} steps. "
         f"Right: probability of being earlier with the same seed. The paper's pooled t-test on these runs: {tests or 'too few generalise'}. Trained on: "
@@ -256,7 +258,7 @@ def markdown(table: pd.DataFrame) -> str:
         lines = {line["task"]: line for line in own.to_dict("records")}
         for task in TITLES:
             cells = _cells(lines[task], len(lines) - 1) if task in lines else ("not run", *["–"] * (len(HEAD) - 2))
-            rows.append((*([str(reading)] if several else []), TITLES[task], *cells))
+            rows.append((*([label(str(reading))] if several else []), TITLES[task], *cells))
     return markdown_table([*(["arm"] if several else []), *(head.format(other) for head in HEAD)], rows)
 
 
