@@ -3,7 +3,7 @@
 Here       First TPE (`grokking tune`), from usual numbers on (START): learning rate and weight decay for AdamW; for Muon those of its
            matrices and those of what is no hidden matrix. Each configuration is trained with two tuning seeds for 1,500 steps at most; it
            is worth the mean of the steps until validation accuracy reaches 95 % and stays, and a run that does not get there counts as
-           1,500 (also one that gets there after step 1,000, which the budget is too short to see stay). A search may spend 100,000
+           1,500 (as does one that gets there after step 1,000, which the budget is too short to see stay). A search may spend 100,000
            run-steps; what its last batch takes beyond them does not count. Then an exchange: each optimizer tries on each task what was its
            best on each of the other six. Then a final: the six best configurations of an optimizer on a task, and its usual numbers, with
            eight further tuning seeds, which alone decide, since of many configurations the best with two seeds is a lucky one.
