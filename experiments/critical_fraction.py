@@ -271,7 +271,9 @@ def _percent(row: pd.Series, unit: str = " %") -> str:
 def markdown(table: pd.DataFrame) -> str:
     """The critical fractions by budget, as they stand in a document."""
     columns = table[["budget", "stays"]].drop_duplicates().itertuples(index=False, name=None)
-    titles = {(budget, stays): f"{budget:,} steps{', and stays' if stays else ''}" for budget, stays in columns}
+    titles = {
+        (budget, stays): f"{budget:,} steps{', and stays (known to)' if stays else ''}" for budget, stays in columns
+    }
     rows = []
     for what, own in table.groupby("what", sort=False):
         cells = own.set_index(["budget", "stays"])

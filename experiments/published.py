@@ -149,7 +149,7 @@ def _muon(table: str, **where: object) -> Callable[[Tables], Found]:
         line = tables.line(table, task="all", **where)
         pooled = tables.line(f"{table}_pooled", reading=where.get("reading", "tuned"))
         epochs = f"{pooled['first']:.1f} / {pooled['second']:.1f} = {pooled['first'] / pooled['second']:.2f}"
-        words = f"{ratio_or_bound(line)}, tasks weighing alike (n = {line['n']:.0f}); mean epochs with the tasks pooled, as it has them: {epochs}"
+        words = f"{ratio_or_bound(line)}, tasks weighing alike (n = {line['n']:.0f}); mean epochs with its six tasks pooled, as it has them: {epochs}"
         return Found(words, _against(TVEIT, line))
 
     return found

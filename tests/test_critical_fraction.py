@@ -155,7 +155,7 @@ def test_what_crosses_and_falls_back_does_not_count_as_staying():
     assert whole.loc[("adamw", True), "fraction"] == whole.loc[("adamw", False), "fraction"]
     assert whole.loc[("muon", True), "fraction_low"] <= 0.3 <= whole.loc[("muon", True), "fraction_high"]
     assert whole.loc[("muon", False), "fraction"] < 0.27
-    assert "2,000 steps, and stays" in drawing.markdown(drawing.tables["summary"])
+    assert "2,000 steps, and stays (known to)" in drawing.markdown(drawing.tables["summary"])
 
 
 def test_its_settings_are_those_that_other_seeds_chose():

@@ -85,7 +85,7 @@ def test_a_ratio_is_reproduced_where_our_interval_holds_it(tmp_path, ratio, said
     tables = comparison(tmp_path, ratio, ratio)
     found = published._muon("muon_vs_adamw")(tables)
     assert found.verdict == said
-    assert found.ours.endswith("mean epochs with the tasks pooled, as it has them: 50.0 / 100.0 = 0.50")
+    assert found.ours.endswith("mean epochs with its six tasks pooled, as it has them: 50.0 / 100.0 = 0.50")
 
 
 @pytest.mark.parametrize(
