@@ -19,7 +19,7 @@ import pandas as pd
 import tyro
 from tqdm import tqdm
 
-from grokking.coordinates import coordinates, slopes
+from grokking.coordinates import ALLOWED, coordinates, slopes
 from grokking.models import models
 from grokking.optim import optimizers
 from grokking.publish import PUBLISHED, markdown_table, rewrite_documents
@@ -59,7 +59,7 @@ def measured(pairs: Sequence[tuple[str, str]], path: Path) -> Iterator[pd.DataFr
 
 
 def pairs_markdown(found: pd.DataFrame) -> str:
-    """A line an optimizer, a column a model: pass, or how many slopes are off and the farthest of them."""
+    """A line an optimizer, a column a model: pass, or how many slopes are off, how many of these by their whole interval, the farthest."""
     columns = list(dict.fromkeys(found["model"]))
     rows = []
     for name, lines in found.groupby("optimizer", sort=False):
@@ -72,8 +72,10 @@ def _word(own: pd.DataFrame) -> str:
     wrong = own[~own["passes"]]
     if wrong.empty:
         return f"pass ({len(own)})"
+    surely = (wrong["slope_low"] - wrong["expected"] > ALLOWED) | (wrong["slope_high"] - wrong["expected"] < -ALLOWED)
     worst = wrong.loc[(wrong["slope"] - wrong["expected"]).abs().idxmax()]
-    return f"{len(wrong)} of {len(own)}: {worst['slope']:+.2f}, {worst['what']} of {worst['name']}"
+    slope = f"{worst['slope']:+.2f} [{worst['slope_low']:+.2f}, {worst['slope_high']:+.2f}]"
+    return f"{len(wrong)} of {len(own)} off, {surely.sum()} surely: {slope}, {worst['what']} of {worst['name']}"
 
 
 def main(figures: Path = Path("figures"), publish: bool = False) -> None:

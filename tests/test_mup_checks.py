@@ -79,6 +79,19 @@ def test_a_pair_is_written_down_as_soon_as_it_is_measured_and_not_measured_again
     assert len(pd.read_csv(path)) == 6
 
 
+def test_a_slope_is_surely_off_where_its_whole_interval_is():
+    columns = ["what", "name", "slope", "slope_low", "slope_high", "expected", "passes"]
+    lines = [
+        ("update", "head", 0.05, 0.0, 0.1, 0.0, True),
+        ("change", "norm", 0.14, 0.03, 0.24, 0.0, False),
+        ("start", "scores", -0.8, -0.9, -0.7, -0.5, False),
+    ]
+    found = pd.DataFrame(lines, columns=columns).assign(model="mlp", optimizer="sgd")
+    words = "2 of 3 off, 1 surely: -0.80 [-0.90, -0.70], start of scores"
+    assert f"| sgd | {words} |" in mup_pairs.pairs_markdown(found)
+    assert "| sgd | pass (1) |" in mup_pairs.pairs_markdown(found[:1])
+
+
 def test_with_each_stage_more_slopes_are_as_theory_has_them_and_at_the_last_all():
     found = pd.read_csv(PUBLISHED / "mup_stages_slopes.csv")
     share = found.groupby("stage", sort=False)["passes"].mean()
