@@ -208,7 +208,7 @@ def _caption(runs: pd.DataFrame, table: pd.DataFrame, readings: Readings, machin
         f"steps to the first evaluation with validation accuracy ≥ 95 %, each run a dot{above}; triangles: not within {first['steps']:,} steps; "
         f"beside the task: how many of each arm generalise. Middle: ratio of restricted means, paired by seed, with 95 % intervals{beside('ratio', n)} (all "
         f"tasks: geometric mean{beside('ratio over 7 tasks', n)}); triangle: a bound, as one arm never generalises. Hollow: until accuracy stays there for half as long again, which is known up to {first['steps'] / (1 + first['linger']):,.0f} steps. "
-        f"Right: probability of being earlier with the same seed. The paper's pooled t-test on its six tasks: {tests or 'too few generalise'}. Trained on: "
+        f"Right: probability of being earlier with the same seed. The paper's pooled t-test on its own tasks: {tests or 'too few generalise'}. Trained on: "
         f"{'; '.join(machines)}."
     )
 
