@@ -54,7 +54,10 @@ def measured(pairs: Sequence[tuple[str, str]], path: Path) -> Iterator[pd.DataFr
         own = known[(known["model"] == model) & (known["optimizer"] == name)]
         if own.empty:
             own = checked(model, name)
-            own.to_csv(path, mode="a", header=not path.exists(), index=False, lineterminator="\n")
+            known = pd.concat([known, own], ignore_index=True)
+            whole = path.with_suffix(".tmp")  # never half a table
+            known.to_csv(whole, index=False, lineterminator="\n")
+            whole.replace(path)
         yield own
 
 
