@@ -4,8 +4,9 @@
 
 Claim      Scaled by muP, every model changes as much by a step of every optimizer at every width (ours; the rules of
            grokking.scaling follow from how an optimizer updates).
-Here       Models and optimizers at their defaults but for the learning rates below, scaled by muP from width 64 on; x + y (mod 5), a
-           dozen examples at once, 10 steps, 8 seeds; widths 64 to 512, perceptrons 64 to 1,024.
+Here       Models and optimizers at their defaults but for the learning rates below and without weight decay (of which ten steps tell
+           nothing: grokking.coordinates.at_rest), scaled by muP from width 64 on; x + y (mod 5), a dozen examples at once, 10 steps, 8
+           seeds; widths 64 to 512, perceptrons 64 to 1,024.
 Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
            change by 10 steps, and of each parameter's change as it acts; passes where it is within 0.1 of theory.
 
@@ -43,8 +44,9 @@ def checked(model: str, name: str, seeds: Sequence[int] = SEEDS) -> pd.DataFrame
     """The slopes of a pair."""
     widths = WIDE if model == "mlp" else WIDTHS
     own: Settings = {"model.name": model, "optimizer.name": name, "optimizer.lr": RATES.get(name, RATE)}
+    decay: Settings = {f"optimizer.{number}": 0.0 for number in optimizers[name].defaults if "weight_decay" in number}
     scaled: Settings = {"scaling.name": "mup", "scaling.base_width": widths[0]}
-    return slopes(coordinates({**own, **scaled}, widths, seeds, STEPS)).assign(model=model, optimizer=name)
+    return slopes(coordinates({**own, **decay, **scaled}, widths, seeds, STEPS)).assign(model=model, optimizer=name)
 
 
 def measured(pairs: Sequence[tuple[str, str]], path: Path) -> Iterator[pd.DataFrame]:

@@ -11,15 +11,17 @@ from grokking.tasks import Table
 
 
 @model
-def lstm(table: Table, depth: int = 1, width: int = 128, embedding: int = 128) -> nn.Module:
+def lstm(table: Table, depth: int = 1, width: int = 128, embedding: int = 0) -> nn.Module:
     """Long short-term memory, read after the last token; `depth` layers, biases as in `torch.nn.LSTM` but one for both maps.
+
+    Each token is `embedding` numbers, as many as the width where that is 0.
 
     Source: Hochreiter & Schmidhuber 1997; forget gates of Gers et al. 2000
     """
-    for option, value in {"depth": depth, "width": width, "embedding": embedding}.items():
-        if value < 1:
-            raise BadInput(f"model.{option} = {value}; allowed: integers from 1 on")
-    return LSTM(table, depth, width, embedding)
+    for option, value, least in (("depth", depth, 1), ("width", width, 1), ("embedding", embedding, 0)):
+        if value < least:
+            raise BadInput(f"model.{option} = {value}; allowed: integers from {least} on")
+    return LSTM(table, depth, width, embedding or width)
 
 
 class Layer(nn.Module):
