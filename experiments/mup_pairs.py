@@ -77,6 +77,8 @@ def _word(own: pd.DataFrame) -> str:
     wrong = own[~own["passes"]]
     if wrong.empty:
         return f"pass ({len(own)})"
+    if wrong["slope"].isna().any():
+        return "not finite"
     surely = (wrong["slope_low"] - wrong["expected"] > ALLOWED) | (wrong["slope_high"] - wrong["expected"] < -ALLOWED)
     worst = wrong.loc[(wrong["slope"] - wrong["expected"]).abs().idxmax()]
     slope = f"{worst['slope']:+.2f} [{worst['slope_low']:+.2f}, {worst['slope_high']:+.2f}]"

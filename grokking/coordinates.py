@@ -144,7 +144,8 @@ def acting(trainer: Trainer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     for name, tensor in tensors.items():
         role = trainer.roles[name]
         if role in (Role.HIDDEN, Role.HEAD):
-            norms = torch.linalg.matrix_norm(tensor.double(), ord=2)
+            finite = torch.isfinite(tensor).flatten(1).all(1)  # a run that has diverged has no size
+            norms = torch.linalg.matrix_norm(tensor.nan_to_num(0, 0, 0).double(), ord=2).where(finite, torch.nan)
             fan_out, fan_in = tensor.shape[1:]
             sizes[name] = norms * (readout * fan_in**0.5 if role is Role.HEAD else (fan_in / fan_out) ** 0.5)
         else:
@@ -170,7 +171,7 @@ def _lines(width: int, specs: Sequence[RunSpec], found: Mapping[str, Mapping[str
 def slopes(table: pd.DataFrame) -> pd.DataFrame:
     """One line a size: its slope of log against log width (mean over seeds, 95 % t interval), theory's, and whether it `passes`.
 
-    What is 0 at every width, as biases are at the start, has no slope and no line.
+    What is 0 at every width, as biases are at the start, has no slope and no line; what is not finite has a line, and passes nowhere.
     """
     lines = []
     for (what, name), own in table.groupby(["what", "name"], sort=False):
@@ -178,7 +179,9 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
         if (grid == 0).any(axis=None):
             continue
         logs = np.log(grid.to_numpy())
-        each = np.polyfit(np.log(grid.index.to_numpy(float)), logs, 1)[0]
+        each = np.full(grid.shape[1], np.nan)
+        if np.isfinite(logs).all():
+            each = np.polyfit(np.log(grid.index.to_numpy(float)), logs, 1)[0]
         half = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else np.nan
         expected = BY_ITSELF if what == "start" and _by_itself(str(name)) else 0.0
         slope = float(each.mean())

@@ -242,3 +242,13 @@ def test_a_line_is_dashed_where_its_slope_is_not_theory_s_and_a_weight_has_the_c
     drawn.sizes(axes, table, found, colors)
     assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "-"]
     assert [line.get_label() for line in axes.lines] == ["hidden", "hidden", "head"]
+
+
+def test_a_run_that_diverges_passes_nowhere_and_breaks_nothing():
+    found = slopes(
+        coordinates({**PERCEPTRON, "optimizer.name": "lion", "optimizer.lr": 3e38}, (8, 16), range(2), steps=5)
+    )
+    update = found[found["what"] == "update"]
+    assert update["slope"].isna().any()
+    assert not update.loc[update["slope"].isna(), "passes"].any()
+    assert np.isfinite(found.loc[found["what"] == "start", "slope"]).all()
