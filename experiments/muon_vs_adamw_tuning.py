@@ -138,7 +138,7 @@ def finalists(table: pd.DataFrame) -> pd.DataFrame:
 
 def decided(table: pd.DataFrame, out: Path, train: Train) -> pd.DataFrame:
     """The table with what the finalists are worth on further seeds, and the best by that."""
-    finals = finalists(table)
+    table, finals = table.copy(), finalists(table)
     specs = {at: runs_of(line, FINAL_SEEDS) for at, line in zip(finals.index, finals.to_dict("records"), strict=True)}
     train(list({spec.run_id: spec for own in specs.values() for spec in own}.values()))
     for at, own in specs.items():

@@ -185,5 +185,8 @@ def test_what_is_said_of_staying_is_in_the_published_table():
     assert "none stays at 95 % with 20 % of the examples, 3 do with 22 %, 7 with 24 % and all with 26 %" in text
     assert tuple(table.loc[("adamw", 0.26), ["generalized", "sustained"]]) == (2, 1)
     whole = pd.read_csv("figures/published/critical_fraction_summary.csv").query("budget == 2000")
+    from_on = whole[whole["stays"]].set_index("what")["fraction"] * 100
+    said = " ".join(Path("experiments/critical_fraction.py").read_text().split())
+    assert f"half of Muon's runs stay from {from_on['muon']:.0f} % on, of AdamW's from {from_on['adamw']:.0f} %" in said
     apart = whole[whole["what"] == "adamw - muon"].set_index("stays")["fraction"] * 100
     assert f"they are {apart[True]:.1f} points apart instead of {apart[False]:.1f}" in text

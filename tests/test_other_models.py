@@ -462,3 +462,11 @@ def test_the_head_is_declared_or_the_last_linear_map():
 def test_a_module_that_cannot_be_trained_here_is_told_why(mine, kind, message):
     with pytest.raises(BadInput, match=message):
         run_spec({**SMALL, "model.name": "someones", "model.kind": kind}, 0)
+
+
+def test_an_lstm_reads_as_many_numbers_for_a_token_as_it_is_wide_unless_told():
+    for told, wide in (({}, 16), ({"model.embedding": 8}, 8)):
+        model = run_spec({"model.name": "lstm", "model.width": 16, **told}, 0).setting.model()
+        assert model.embedding.weight.shape[1] == model.layers[0].entering.weight.shape[1] == wide
+    with pytest.raises(BadInput, match=r"model\.embedding = -1; allowed: integers from 0 on"):
+        run_spec({"model.name": "lstm", "model.embedding": -1}, 0).setting.model()
