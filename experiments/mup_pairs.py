@@ -25,6 +25,7 @@ from grokking.models import models
 from grokking.optim import optimizers
 from grokking.publish import PUBLISHED, markdown_table, rewrite_documents
 from grokking.registry import Settings
+from grokking.store.export import write_table
 
 WIDTHS = (64, 128, 256, 512)
 WIDE = (*WIDTHS, 1024)  # of perceptrons
@@ -57,9 +58,7 @@ def measured(pairs: Sequence[tuple[str, str]], path: Path) -> Iterator[pd.DataFr
         if own.empty:
             own = checked(model, name)
             known = pd.concat([known, own], ignore_index=True)
-            whole = path.with_suffix(".tmp")  # never half a table
-            known.to_csv(whole, index=False, lineterminator="\n")
-            whole.replace(path)
+            write_table(known, path)
         yield own
 
 
@@ -97,7 +96,7 @@ def main(figures: Path = Path("figures"), publish: bool = False) -> None:
     words = pairs_markdown(found)
     print(words)
     if publish:
-        found.to_csv(PUBLISHED / "mup_pairs.csv", index=False, lineterminator="\n")
+        write_table(found, PUBLISHED / "mup_pairs.csv")
         (PUBLISHED / "mup_pairs.md").write_text(words + "\n")
         rewrite_documents()
 

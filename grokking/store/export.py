@@ -25,14 +25,15 @@ def write_tables(results: Results, folder: Path, format: str) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return [
-            _write(table, folder / f"{name}.{format}")
+            write_table(table, folder / f"{name}.{format}")
             for name, table in (("runs", results.runs), ("curves", results.curves))
         ]
     except OSError as error:
         raise Unwritable(f"cannot write {str(folder)!r}: {error.strerror or error}") from error
 
 
-def _write(table: pd.DataFrame, path: Path) -> Path:
+def write_table(table: pd.DataFrame, path: Path) -> Path:
+    """Write one table, by the path's suffix: complete or not at all."""
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         if path.suffix == ".csv":
