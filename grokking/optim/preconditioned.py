@@ -73,7 +73,8 @@ def shampoo(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tu
 
 def inverse_fourth_root(m: Tensor, eps: Tensor) -> Tensor:
     """(M + eps)^(-1/4) of a positive semidefinite M [n, n]; NaN where M is not finite."""
-    values, vectors = torch.linalg.eigh(finite_or_zero(m))
+    # In float64: of M = Σ g gᵀ, whose rank is low, float32 sees small eigenvalues as noise, and LAPACK may not converge at all.
+    values, vectors = torch.linalg.eigh(finite_or_zero(m).double())
     # By square roots, which are rounded alike everywhere; the bits of a power depend on the place in a tensor.
     root = (vectors / (values.clamp_min(0) + eps).sqrt().sqrt()) @ vectors.T
     return torch.where(torch.isfinite(m).all(), root, torch.nan).to(m.dtype)
