@@ -5,8 +5,8 @@
 Claim      With the standard parametrization and fixed initial values what layers give out, and what steps change in it, grows with the
            width; each part of muP repairs one thing, and with all of them nothing changes with the width but the scores before
            training (Dey et al. 2025, The Practitioner's Guide to the Maximal Update Parameterization, with GPT-2 on text).
-Here       The transformer of `grokking run`, initial values N(0, 0.02²), AdamW at 1e-3 without decay; x + y (mod 5), a dozen examples
-           at once, 10 steps, 8 seeds; widths 64 to 512.
+Here       The transformer of `grokking run`, initial values N(0, 0.02²), AdamW at 1e-3 without decay; x + y (mod 5), five examples at
+           once, 10 steps, 32 seeds; widths 64 to 512.
 Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
            change by 10 steps, and of each parameter's change as it acts; passes where it is within 0.1 of theory.
 """
@@ -29,7 +29,7 @@ from grokking.roles import Role
 from grokking.scaling import Factors, Part, Place, mup, scaling
 
 WIDTHS = (64, 128, 256, 512)
-SEEDS = range(8)
+SEEDS = range(32)
 STEPS = 10
 ADAMW: Settings = {"optimizer.name": "adamw", "optimizer.lr": 1e-3, "optimizer.weight_decay": 0.0}
 STAGED: Settings = {"model.name": "transformer", "init.name": "normal", "init.std": 0.02, **ADAMW}

@@ -32,7 +32,7 @@ from grokking.scaling import Place
 ALLOWED = 0.1  # between a slope and theory
 CPU = torch.device("cpu")
 FEW: Settings = {  # examples, so that even a narrow model is wide beside their number
-    **{"task.name": "mod_add", "task.p": 5, "train_fraction": 0.5, "batch_size": 0},
+    **{"task.name": "mod_add", "task.p": 5, "train_fraction": 0.2, "batch_size": 0},
     **{"schedule.name": "constant", "evaluation.every": 1_000},
 }
 BY_ITSELF = -0.5  # what random weights make of the scores, and of those of attention: they go with 1 / √width
@@ -145,12 +145,18 @@ def acting(trainer: Trainer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
         role = trainer.roles[name]
         if role in (Role.HIDDEN, Role.HEAD):
             finite = torch.isfinite(tensor).flatten(1).all(1)  # a run that has diverged has no size
-            norms = torch.linalg.matrix_norm(tensor.nan_to_num(0, 0, 0).double(), ord=2).where(finite, torch.nan)
+            norms = _largest(tensor.nan_to_num(0, 0, 0).double()).where(finite, torch.nan)
             fan_out, fan_in = tensor.shape[1:]
             sizes[name] = norms * (readout * fan_in**0.5 if role is Role.HEAD else (fan_in / fan_out) ** 0.5)
         else:
             sizes[name] = _rms(tensor)
     return sizes
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest singular value of each matrix [run, out, in], which is all that is wanted of them: [run]."""
+    gram = x @ x.mT if x.shape[1] < x.shape[2] else x.mT @ x
+    return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt()
 
 
 def _rms(x: Tensor) -> Tensor:
