@@ -120,7 +120,7 @@ def check_setting(setting: Setting) -> None:
     entry, options = optimizers[setting.name("optimizer")], setting.options("optimizer")
     try_schedule(schedules[setting.name("schedule")], setting.options("schedule"), setting.integer("steps"))
     for name in setting.transforms:
-        try_transform(transforms[name], setting.options(f"transform.{name}"), "lr" in entry.defaults)
+        try_transform(transforms[name], setting.options(f"transform.{name}"), entry)
     if setting.scaled:
         check_factors(setting.factors)
         for name in setting.transforms:

@@ -34,8 +34,11 @@ OF: dict[tuple[str, str], Values] = {  # (setting, its value) → later settings
         "model.outputs": "classes",
         "model.rope_base": 10_000,
         "model.dropout_at": "all",
+        "model.residual": "sum",
+        "model.attention_form": "usual",
+        "model.logit_scale": 1.0,
     },
-    ("model.name", "mlp"): {"model.biased": "all"},
+    ("model.name", "mlp"): {"model.biased": "all", "model.logit_scale": 1.0},
     ("loss.name", "cross_entropy"): {"loss.float64": False},
 }
 

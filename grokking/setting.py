@@ -7,6 +7,7 @@ import torch
 
 from grokking.errors import BadInput, words
 from grokking.inits import inits, spread
+from grokking.lipschitz import constraints  # noqa: F401  (they register themselves)
 from grokking.losses import losses
 from grokking.models import models
 from grokking.models.adopted import adopted

@@ -197,10 +197,11 @@ def reference_norm(kind, x, gain, bias):
     return F.layer_norm(x, x.shape[-1:], gain, bias, eps=1e-5)
 
 
-def reference(model, tokens, heads, norm="rmsnorm", placement="pre", activation="relu", causal=True):
+def reference(model, tokens, heads, norm="rmsnorm", placement="pre", activation="relu", causal=True, lipschitz=False):
     """Scores at every position [example, position, class], from PyTorch's own functions and the model's weights."""
     w = model.state_dict()
-    act = {"relu": torch.relu, "gelu": F.gelu, "silu": F.silu, "swiglu": F.silu}[activation]
+    act = {"relu": torch.relu, "gelu": F.gelu, "gelu_1": lambda x: F.gelu(x) / 1.129, "silu": F.silu, "swiglu": F.silu}
+    act, alpha = act[activation], 1 / (2 * len(model.blocks))
 
     def linear(name, x):
         return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
@@ -214,8 +215,8 @@ def reference(model, tokens, heads, norm="rmsnorm", placement="pre", activation=
             linear(f"{name}.{part}", x).view(n, length, heads, width // heads).transpose(1, 2)
             for part in ("query", "key", "value")
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return linear(f"{name}.out", mixed.transpose(1, 2).reshape(n, length, width))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=heads / width if lipschitz else None)
+        return linear(f"{name}.out", mixed.transpose(1, 2).reshape(n, length, width)) / (3 if lipschitz else 1)
 
     def mlp(name, x):
         up = linear(f"{name}.up", x)
@@ -229,13 +230,30 @@ def reference(model, tokens, heads, norm="rmsnorm", placement="pre", activation=
             x = x + attention(f"{block}.attention", x)
             x = x + mlp(f"{block}.mlp", normed(f"{block}.mlp_norm", x))
         elif placement == "pre":
-            x = x + attention(f"{block}.attention", normed(f"{block}.attention_norm", x))
-            x = x + mlp(f"{block}.mlp", normed(f"{block}.mlp_norm", x))
+            for part, name in ((attention, "attention"), (mlp, "mlp")):
+                brought = part(f"{block}.{name}", normed(f"{block}.{name}_norm", x))
+                x = (1 - alpha) * x + alpha * brought if lipschitz else x + brought
         else:
             x = normed(f"{block}.attention_norm", x + attention(f"{block}.attention", x))
             x = normed(f"{block}.mlp_norm", x + mlp(f"{block}.mlp", x))
     x = x if placement == "post" else normed("final_norm", x)
     return linear("head", x) if "head.weight" in w else x @ w["embedding.weight"][: model.outputs].T
+
+
+def test_the_lipschitz_forward_equals_one_written_with_pytorchs_functions():
+    own = {
+        "residual": "convex",
+        "attention_form": "lipschitz",
+        "activation": "gelu_1",
+        "norm": "none",
+        "logit_scale": 5.0,
+    }
+    table = TABLES["mod_div(7)"]
+    model = build(table, depth=3, heads=2, width=12, **own)
+    tokens, _ = sample(table, 20)
+    expected = 5 * reference(model, tokens, 2, norm="none", activation="gelu_1", lipschitz=True)[:, -1]
+    assert_close(model(tokens), expected)
+    assert_close(model.plain(tokens), expected)
 
 
 @pytest.mark.parametrize("norm", CHOICES["norm"])
@@ -356,7 +374,13 @@ def test_norms_are_pytorchs(kind, bias, spread, mean):
 def test_activations_are_pytorchs():
     x = torch.linspace(-4, 4, 101, dtype=torch.float64)
     erf = 0.5 * x * (1 + torch.erf(x / 2**0.5))
-    expected = {"relu": x.clamp_min(0), "gelu": erf, "silu": x * x.sigmoid(), "swiglu": x * x.sigmoid()}
+    expected = {
+        "relu": x.clamp_min(0),
+        "gelu": erf,
+        "gelu_1": erf / 1.129,
+        "silu": x * x.sigmoid(),
+        "swiglu": x * x.sigmoid(),
+    }
     assert set(expected) == set(CHOICES["activation"])
     expected |= {"tanh": x.tanh(), "quadratic": x**2}
     assert set(ACTIVATIONS) == set(expected)
@@ -514,7 +538,7 @@ def test_the_model_drops_at_every_site_in_training_and_nowhere_in_evaluation():
         ({"norm": "batchnorm"}, r"model\.norm = 'batchnorm'; allowed: none, layernorm, rmsnorm"),
         ({"norm_placement": "middle"}, r"model\.norm_placement = 'middle'; allowed: pre, post, stream"),
         ({"positions": "alibi"}, r"model\.positions = 'alibi'; allowed: learned, sinusoidal, rope, none"),
-        ({"activation": "tanh"}, r"model\.activation = 'tanh'; allowed: relu, gelu, silu, swiglu"),
+        ({"activation": "tanh"}, r"model\.activation = 'tanh'; allowed: relu, gelu, gelu_1, silu, swiglu"),
         ({"attention": "linear"}, r"model\.attention = 'linear'; allowed: causal, bidirectional"),
         *(({name: n}, rf"model\.{name} = {n}; ") for name in ("depth", "width", "heads") for n in (0, -2)),
         ({"mlp_ratio": -1}, r"model\.mlp_ratio = -1; allowed: integers from 0 on"),

@@ -10,8 +10,8 @@ from torch.func import vmap
 
 from grokking.engine.cohort import Tensors
 from grokking.optim import Numbers, State
-from grokking.optim.transforms import At
-from grokking.registry import Entry, Scalar
+from grokking.optim.transforms import SHOWN, At
+from grokking.registry import Entry, Scalar, is_rate
 from grokking.roles import Role
 
 States = dict[str, Tensors]  # parameter → slot → [run, …]
@@ -36,11 +36,12 @@ class Transforming:
         return tree, state
 
     def updated(self, before: Tensors, after: Tensors, state: States) -> tuple[Tensors, States]:
-        """The weights after the transforms of what the rule has changed."""
-        if not any(entry.extra["at"] == "updates" for entry, _ in self.transforms):
-            return after, state
-        updates, state = self.applied("updates", {name: after[name] - w for name, w in before.items()}, before, state)
-        return {name: w + updates[name] for name, w in before.items()}, state
+        """The weights after the transforms of what the rule has changed, and of what came of that."""
+        if any(entry.extra["at"] == "updates" for entry, _ in self.transforms):
+            updates = {name: after[name] - w for name, w in before.items()}
+            updates, state = self.applied("updates", updates, before, state)
+            after = {name: w + updates[name] for name, w in before.items()}
+        return self.applied("after", after, before, state)
 
     def _one(
         self, entry: Entry, static: dict[str, Scalar], tree: Tensors, weights: Tensors, state: States
@@ -48,8 +49,9 @@ class Transforming:
         prefix, own = f"{entry.name}.", f"transform.{entry.name}."
         numbers = {name.removeprefix(own): x for name, x in self.hyper.items() if name.startswith(own)}
         numbers["key"] = self.keys
-        if "lr" in self.hyper:  # else a transform that reads h.lr is told that the optimizer has none
-            numbers["lr"] = self.hyper["lr"] * self.factors
+        for name in SHOWN:
+            if name in self.hyper:  # else a transform that reads it is told that the optimizer has none
+                numbers[name] = self.hyper[name] * self.factors if is_rate(name) else self.hyper[name]
         common = {"step": self.clock.to(torch.float64), "roles": self.roles}
 
         def transform(tree: Tensors, weights: Tensors, slots: States, h: dict[str, Any]) -> tuple[Tensors, States]:

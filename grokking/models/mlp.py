@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from grokking.errors import BadInput
 from grokking.models import model
-from grokking.models.parts import ACTIVATIONS, Dropout, Embedding, Linear, Multiplier, pick
+from grokking.models.parts import ACTIVATIONS, Dropout, Embedding, Linear, Multiplier, check_logit_scale, pick
 from grokking.roles import Declaring, Role
 from grokking.tasks import Position, Table
 
@@ -27,13 +27,15 @@ def mlp(
     bias: bool = False,
     biased: str = "all",
     dropout: float = 0.0,
+    logit_scale: float = 1.0,
 ) -> nn.Module:
     """Multilayer perceptron of the operands; tokens that are the same in every example are not read.
 
     `inputs`: "one_hot" codes of the operands side by side, into the first of `depth` hidden layers of `width`; or
     `embedding` numbers for each token, "summed" over the operands or "concatenated".
     `bias`: whether there are biases, and `biased` where: in all layers, or in "hidden" ones (all but the head).
-    `activation`: "quadratic" x² with one hidden layer and inputs one-hot is the network of Gromov 2023 (arXiv 2301.02679).
+    `logit_scale`: what scores are multiplied by. `activation`: "gelu_1" is GELU whose slopes are at most 1;
+    "quadratic" x² with one hidden layer and inputs one-hot is the network of Gromov 2023 (arXiv 2301.02679).
     """
     if inputs not in INPUTS:
         raise BadInput(f"model.inputs = {inputs!r}; allowed: {', '.join(INPUTS)}")
@@ -46,7 +48,8 @@ def mlp(
             raise BadInput(f"model.{option} = {value}; allowed: integers from 1 on")
     if not 0 <= dropout < 1:
         raise BadInput(f"model.dropout = {dropout}; allowed: 0 up to, but not including, 1")
-    return MLP(table, depth, width, inputs, embedding, activation, bias, biased, dropout)
+    check_logit_scale(logit_scale)
+    return MLP(table, depth, width, inputs, embedding, activation, bias, biased, dropout, logit_scale)
 
 
 class OneHot(Declaring):
@@ -102,8 +105,10 @@ class MLP(nn.Module):
         bias: bool,
         biased: str,
         dropout: float,
+        logit_scale: float,
     ) -> None:
         super().__init__()
+        self.logit_scale = logit_scale
         places = {place.operand: (index, place) for index, place in enumerate(table.positions)}
         read = [found for operand, found in places.items() if operand is not None]
         self.activation, self.activates_first = ACTIVATIONS[activation], inputs == "one_hot"
@@ -121,9 +126,19 @@ class MLP(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """[example, position] → [example, class]."""
-        x, dropouts = self.first(tokens), iter(self.dropouts)
+        return self.through(self.embedded(tokens))
+
+    def embedded(self, tokens: Tensor) -> Tensor:
+        """[example, position] → [example, number]: what `through` takes."""
+        x: Tensor = self.first(tokens)
+        return x
+
+    def through(self, x: Tensor) -> Tensor:
+        """What was read [example, number] → class scores [example, class]."""
+        dropouts = iter(self.dropouts)
         if self.activates_first:
             x = next(dropouts)(self.activation(x))
         for layer in self.hidden:
             x = next(dropouts)(self.activation(layer(x)))
-        return self.head(self.multiplier(x))
+        scores: Tensor = self.head(self.multiplier(x))
+        return scores if self.logit_scale == 1.0 else scores * self.logit_scale

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grokking.errors import BadInput
 from grokking.hashing import mix
 from grokking.roles import Declaring, Role
 
@@ -72,7 +73,9 @@ def one_hot(rows: Tensor, count: int, dtype: torch.dtype) -> Tensor:
 
 
 class Norm(Declaring):
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ε = 1e-5."""
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis."""
+
+    EPS = 1e-5
 
     gain: Tensor
     bias: Tensor | None
@@ -91,7 +94,7 @@ class Norm(Declaring):
         wide = x.to(widened(x.dtype))
         if self.center:
             wide = wide - wide.mean(-1, keepdim=True)
-        y = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * self.gain
+        y = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.EPS)).to(x.dtype) * self.gain
         return y if self.bias is None else y + self.bias
 
 
@@ -165,9 +168,24 @@ def quadratic(x: Tensor) -> Tensor:
     return x * x
 
 
+def check_logit_scale(scale: float) -> None:
+    """Raise `BadInput` where scores cannot be multiplied by this."""
+    if not 0 < scale < math.inf:
+        raise BadInput(f"model.logit_scale = {scale}; allowed: positive finite numbers")
+
+
+GELU_SLOPE = 1.1290  # at most, of GELU (1.128904 at √2)
+
+
+def gelu_1(x: Tensor) -> Tensor:
+    """GELU over its largest slope: no two outputs are farther apart than their inputs (Newhouse et al. 2025, 2507.13338)."""
+    return F.gelu(x) / GELU_SLOPE
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
+    "gelu_1": gelu_1,
     "silu": silu,
     "swiglu": silu,
     "tanh": torch.tanh,

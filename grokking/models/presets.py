@@ -1,4 +1,4 @@
-"""The two usual kinds of transformer, in the form in which they became known: what `transformer` is with other defaults."""
+"""Kinds of transformer in the form in which they became known: what `transformer` is with other defaults."""
 
 from torch import nn
 
@@ -39,4 +39,28 @@ def bert(table: Table, depth: int = 2, width: int = 128, heads: int = 4, dropout
         activation="gelu",
         attention="bidirectional",
         bias=True,
+    )
+
+
+@model
+def lipschitz_transformer(
+    table: Table, depth: int = 2, width: int = 128, heads: int = 4, mlp_ratio: int = 4, logit_scale: float = 1.0
+) -> nn.Module:
+    """Transformer whose every part has a bound on its slope: convex residual, 1/d attention and a third of it, no norms, GELU / 1.129.
+
+    With matrices of norm 1 (transforms=spectral_cap, init.name=orthogonal) `grokking.lipschitz.certificate` bounds the whole.
+    Source: Newhouse et al. 2025, arXiv 2507.13338
+    """
+    return transformer(
+        table,
+        depth=depth,
+        width=width,
+        heads=heads,
+        mlp_ratio=mlp_ratio,
+        norm="none",
+        positions="rope",
+        activation="gelu_1",
+        residual="convex",
+        attention_form="lipschitz",
+        logit_scale=logit_scale,
     )

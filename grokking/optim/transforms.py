@@ -1,7 +1,7 @@
 """What happens to the gradients of a run between the loss and the optimizer's rule, and to weights and updates around them."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ transforms = Registry("transform")
 
 Tree = dict[str, Tensor]  # parameter → its weights, its gradient or its update
 States = dict[str, State]  # parameter → the transform's state tensors for it
-At = Literal["weights", "gradients", "updates"]
+SHOWN = ("lr", "weight_decay")  # numbers of the optimizer that transforms are shown
+At = Literal["weights", "gradients", "updates", "after"]
 Transform = Callable[[Tree, Tree, States, Numbers], tuple[Tree, States]]
 
 
@@ -29,15 +30,16 @@ def transform(
     """Register a transform `f(tree, weights, state, h) -> (tree, state)` of one run, with its numbers and their defaults.
 
     `tree` is what it changes, every parameter of the run: the `gradients` before the rule sees them; the `updates` that the
-    rule makes (new weights minus old); or the `weights` at which the gradient is taken, which are not kept so. `state`
+    rule makes (new weights minus old); the `weights` at which the gradient is taken, which are not kept so; or the weights
+    `after` the update, which are (`weights`: those before it). `state`
     holds the declared tensors of each parameter, from `zeros(…)` or a function of the static options. `h` has the
-    numbers, `h.lr` of the optimizer (scheduled), `h.step` from 1, `h.key`, a hash of run and step for `normal`, and
-    `h.roles`, the role of each parameter by its name.
+    numbers, `h.lr` (scheduled) and `h.weight_decay` of the optimizer, `h.step` from 1, `h.key`, a hash of run and step for
+    `normal`, and `h.roles`, the role of each parameter by its name.
     Several transforms act in the order in which `--set transforms=first,second` names them.
     """
-    if at not in ("weights", "gradients", "updates"):
-        raise BadInput(f"at = {at!r}; allowed: weights, gradients, updates")
-    for name in {"lr", "key", "roles", *RESERVED} & set(numbers):
+    if at not in get_args(At):
+        raise BadInput(f"at = {at!r}; allowed: {', '.join(get_args(At))}")
+    for name in {*SHOWN, "key", "roles", *RESERVED} & set(numbers):
         raise BadInput(f"a transform cannot declare {name}, which it is given")
     if not callable(state):
         check_slots(state)

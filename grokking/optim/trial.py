@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from grokking.errors import BadInput, words
 from grokking.optim import Numbers, State
+from grokking.optim.transforms import SHOWN
 from grokking.registry import Entry, Scalar
 from grokking.roles import Role
 
@@ -42,7 +43,7 @@ def waits_for_host(rule: Entry, options: Options, transforms: Sequence[tuple[Ent
     with _Operators() as seen:
         try_optimizer(rule, options)
         for entry, own in transforms:
-            try_transform(entry, own, "lr" in rule.defaults)
+            try_transform(entry, own, rule)
     names = [call.__name__ for call in seen.called]
     return any("linalg" in name and "vector_norm" not in name for name in names)
 
@@ -57,8 +58,8 @@ def try_schedule(entry: Entry, options: Options, steps: int) -> None:
             raise BadInput(f"schedule {entry.name!r} returns {factor!r}; a schedule returns one number, as a tensor")
 
 
-def try_transform(entry: Entry, options: Options, has_rate: bool) -> None:
-    """Raise `BadInput` where the transform fails, or changes a name or a shape; `has_rate`: the optimizer declares `lr`."""
+def try_transform(entry: Entry, options: Options, optimizer: Entry) -> None:
+    """Raise `BadInput` where the transform fails beside this optimizer, or changes a name or a shape."""
     with _trying(f"transform {entry.name!r} fails"):
         pairs = {role.value: _stand_ins(role) for role in Role}
         weights, tree = ({name: pair[at] for name, pair in pairs.items()} for at in (0, 1))
@@ -66,8 +67,7 @@ def try_transform(entry: Entry, options: Options, has_rate: bool) -> None:
         h = _numbers(entry, options)
         h["key"] = torch.zeros((), dtype=torch.int64, device="meta")
         h["roles"] = {role.value: role for role in Role}
-        if has_rate:
-            h["lr"] = h["step"]
+        h |= {name: h["step"] for name in SHOWN if name in optimizer.defaults}
         given = [*tree.values(), *weights.values(), *(slot for slots in state.values() for slot in slots.values())]
         before = [tensor._version for tensor in given]
         new, after = _pair(entry.make(dict(tree), weights, state, h), dict, "tree, state")

@@ -1,0 +1,1 @@
+"""Networks whose outputs cannot change faster than their inputs: kept so in training, certified, and attacked."""

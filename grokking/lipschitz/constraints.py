@@ -1,0 +1,311 @@
+"""What keeps a matrix within bounds after every update: each constraint is one decorated function of one matrix of one run.
+
+Spectral constraints bound a matrix W [out, in] as a map between vectors measured by their root mean square: ‖W‖ is its largest
+singular value over √(out / in), and `bound` is what ‖W‖ may be. An update is decayed, stepped and then constrained, as in
+Newhouse et al. 2025, arXiv 2507.13338.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from grokking.errors import BadInput
+from grokking.hashing import normal
+from grokking.optim import NO_STATE, Numbers, Slots, State
+from grokking.optim.orthogonalize import coefficients, finite_or_zero, newton_schulz, polar
+from grokking.optim.transforms import States, Tree, transform
+from grokking.registry import Scalar
+from grokking.roles import Role
+
+Constraint = Callable[[Tensor, State, Numbers, Role], tuple[Tensor, State]]
+Promise = Literal["always", "nearly", "never"]
+
+ROLES = {  # what a constraint holds on, by its option `on`
+    "hidden": {Role.HIDDEN},
+    "embedding": {Role.EMBEDDING},
+    "head": {Role.HEAD},
+    "hidden+head": {Role.HIDDEN, Role.HEAD},
+    "embedding+head": {Role.EMBEDDING, Role.HEAD},
+    "all": {Role.HIDDEN, Role.EMBEDDING, Role.HEAD},
+}
+
+
+def constraint(
+    state: Slots = NO_STATE, on: str = "hidden", version: int = 1, **numbers: Scalar
+) -> Callable[[Constraint], Constraint]:
+    """Register a constraint `f(w, state, h, role) -> (w, state)` on one matrix, with its numbers and their defaults.
+
+    It is used as a transform of that name (`--set transforms=spectral_cap`), on the matrices whose roles its option `on` names.
+    `h` has the numbers, the optimizer's `h.lr` (scheduled) and `h.weight_decay`, and `h.step`. `state`: as of an optimizer's rule.
+    """
+
+    def register(function: Constraint) -> Constraint:
+        @functools.wraps(function)
+        def lifted(tree: Tree, weights: Tree, states: States, h: Numbers) -> tuple[Tree, States]:
+            new, after = dict(tree), dict(states)
+            for names in _alike(tree, h):
+                role = h.roles[names[0]]
+
+                def one(w: Tensor, slots: dict[str, Tensor], role: Role = role) -> tuple[Tensor, dict[str, Tensor]]:
+                    kept, own = function(w, State(slots), h, role)
+                    return kept, dict(own)
+
+                stacked = {slot: torch.stack([states[name][slot] for name in names]) for slot in states[names[0]]}
+                kept, own = vmap(one)(torch.stack([tree[name] for name in names]), stacked)
+                for at, name in enumerate(names):
+                    new[name], after[name] = kept[at], State({slot: s[at] for slot, s in own.items()})
+            return new, after
+
+        slots = {name: functools.partial(_of_matrix, start) for name, start in state.items()}
+        transform(at="after", state=slots, version=version, on=on, **numbers)(lifted)
+        return function
+
+    return register
+
+
+def _of_matrix(start: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
+    return start(w) if w.dim() == 2 else w.new_zeros(0)
+
+
+def _alike(tree: Tree, h: Numbers) -> list[list[str]]:
+    """Names of the matrices that are constrained; those of one role and shape together."""
+    if h.on not in ROLES:
+        raise BadInput(f"transform option on = {h.on!r}; allowed: {', '.join(ROLES)}")
+    groups: dict[tuple[Role, torch.Size], list[str]] = {}
+    for name, w in tree.items():
+        if h.roles[name] in ROLES[h.on]:
+            groups.setdefault((h.roles[name], w.shape), []).append(name)
+    return list(groups.values())
+
+
+def size(w: Tensor) -> float:
+    """The largest singular value of a matrix [out, in] with ‖W‖ = 1."""
+    return float((w.shape[0] / w.shape[1]) ** 0.5)
+
+
+# --- the largest singular value -----------------------------------------------------------------------------------------
+
+TOP: Slots = {"top": lambda w: _unit(normal(torch.zeros((), dtype=torch.int64, device=w.device), w[0]))}
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.square().sum().sqrt().clamp_min(torch.finfo(x.dtype).tiny)
+
+
+def top(w: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """u [out], s [], v [in] of the largest singular value of W, by power iteration from v: s is never too large."""
+    if iterations < 1:
+        raise BadInput(f"transform option iterations = {iterations}; allowed: integers from 1 on")
+    for _ in range(iterations):
+        v = _unit(w.T @ _unit(w @ v))
+    along = w @ v
+    return _unit(along), along.square().sum().sqrt(), v
+
+
+@constraint(state=TOP, decay=0.05, iterations=2)
+def spectral_decay(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """Weight decay of the largest singular value alone.
+
+    W ← W - decay · s u vᵀ
+
+    Bounds nothing by itself. `decay`: the share that every step takes, whatever its learning rate, as in the authors' code.
+    `iterations` of the power method, which goes on from step to step.
+    Source: Newhouse et al. 2025, arXiv 2507.13338
+    """
+    u, s, v = top(w, state.top, h.iterations)
+    return w - h.decay * s * torch.outer(u, v), state(top=v)
+
+
+@constraint(state=TOP, bound=1.0, iterations=2)
+def spectral_hammer(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """The largest singular value becomes the bound, whether it was above or below.
+
+    W ← W + (bound · √(out / in) - s) u vᵀ
+
+    Others may lie above it: nothing is promised. Made for AdamW, whose updates have few large ones.
+    Source: Newhouse et al. 2025, arXiv 2507.13338
+    """
+    u, s, v = top(w, state.top, h.iterations)
+    return w + (h.bound * size(w) - s) * torch.outer(u, v), state(top=v)
+
+
+@constraint(state=TOP, bound=1.0, sphere=False, iterations=2)
+def spectral_normalize(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """All of the matrix is divided by what its largest singular value is too large by.
+
+    W ← W / max(1, s / (bound · √(out / in)))
+
+    Holds but for what the power method misses, which goes on from step to step: a few percent with two `iterations`.
+    `sphere`: it is multiplied as well, so that ‖W‖ is the bound and not below it.
+    Source: Miyato et al. 2018, arXiv 1802.05957; with a maximum Newhouse et al. 2025, arXiv 2507.13338
+    """
+    _, s, v = top(w, state.top, h.iterations)
+    excess = s / (h.bound * size(w))
+    tiny = torch.finfo(w.dtype).tiny
+    return w / (excess.clamp_min(tiny) if h.sphere else excess.clamp_min(1.0)), state(top=v)
+
+
+# --- all singular values ------------------------------------------------------------------------------------------------
+
+
+@constraint(bound=1.0, method="svd")
+def stiefel(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """All singular values become the bound: W stays on the (scaled) Stiefel manifold.
+
+    W ← bound · √(out / in) · U Vᵀ   of W = U S Vᵀ
+
+    `method`: "svd", exactly, or Newton–Schulz with "you6", whose values end up to 0.5 % lower and never higher.
+    Source: Newhouse et al. 2025, arXiv 2507.13338
+    """
+    return h.bound * size(w) * _orthogonal(w, h), state
+
+
+@constraint(bound=1.0, method="svd")
+def spectral_cap(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """Singular values above the bound become the bound, the others stay: the nearest matrix within it.
+
+    W ← √(out / in) · U min(S, bound) Vᵀ   of W / √(out / in) = U S Vᵀ
+
+    `method`: "svd", exactly; "polynomial", the four of Newhouse et al., which are made for values up to three times the bound,
+    and lower those near it by 3 % a step; or by orthogonal factors, ½ (b O + W - msign(b - O Wᵀ) (b O - W)) with O = msign(W), from
+    Newton–Schulz iterations "you6" or "polar_express" (Cesista 2025, leloykun.github.io/ponder/spectral-clipping).
+    Source: Newhouse et al. 2025, arXiv 2507.13338
+    """
+    x = w / (h.bound * size(w))
+    return h.bound * size(w) * capped(x, str(h.method)), state
+
+
+@constraint(bound=1.0, decay=0.1, method="svd")
+def clipped_decay(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """Weight decay of what singular values have above the bound.
+
+    W ← (1 - decay) · W + decay · cap(W)
+
+    With updates of norm η, ‖W‖ settles at most at bound + η (1 - decay) / decay.
+    `decay`: the share that every step takes; `method`: as of `spectral_cap`.
+    Source: Cesista 2025, leloykun.github.io/ponder/spectral-clipping
+    """
+    x = w / (h.bound * size(w))
+    return (1 - h.decay) * w + h.decay * h.bound * size(w) * capped(x, str(h.method)), state
+
+
+@constraint(bound=1.0, inflation=1.0)
+def spectral_soft_cap(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """Two odd polynomials lower every singular value a little, the largest by what a step can have added.
+
+    x ← x - α x³;   x ← x + α x³   of the singular values x of W / √(out / in)
+
+    α is the least with which nothing up to bound · (1 - lr · weight_decay) + lr · inflation ends above the bound. So ‖W‖ stays
+    within it where it begins there, and where updates before their learning rate have ‖U‖ ≤ inflation: Muon with scale="spectral",
+    and `inflation` what its orthogonalization lets singular values exceed 1 by (jordan 1.21, you5 1.15, svd and you6 1), and
+    where lr · (inflation - bound · weight_decay) ≤ 1.6 · bound.
+    Newhouse et al. solve for the largest value alone, which is not the one that ends highest when steps are long.
+    Source: Newhouse et al. 2025, arXiv 2507.13338, theorem 3.1
+    """
+    reached = 1 + h.lr * (h.inflation / h.bound - h.weight_decay)  # in units of the bound
+    alpha = soft_cap(reached).to(w.dtype)
+    x = w / (h.bound * size(w))
+    for sign in (-1, 1):
+        x = x + sign * alpha * _cubed(x)
+    return h.bound * size(w) * x, state
+
+
+def _cubed(x: Tensor) -> Tensor:
+    """U S³ Vᵀ of X = U S Vᵀ."""
+    return x @ (x.T @ x) if x.shape[0] > x.shape[1] else (x @ x.T) @ x
+
+
+def soft_cap(reached: Tensor) -> Tensor:
+    """The least α with which p(x) = y + α y³, y = x - α x³, is at most 1 for all x from 0 to `reached`: [] → [].
+
+    With a = α · reached²: while a ≤ 1/3 the largest x ends highest, at reached · (1 - a) (1 + a (1 - a)²), which must be 1.
+    From there on it is x = 1 / √(3 α), which ends at (62 / 81) / √(3 α).
+    """
+    missing = 1 - 1 / reached.clamp_min(1.0)  # a⁴ - 3 a³ + 3 a² must be this, and grows with a
+    low, high = torch.zeros_like(missing), torch.full_like(missing, 1 / 3)
+    for _ in range(52):
+        middle = (low + high) / 2
+        below = middle**2 * (middle**2 - 3 * middle + 3) < missing
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return torch.maximum(high / reached.clamp_min(1.0) ** 2, torch.where(high < 1 / 3, 0.0, (62 / 81) ** 2 / 3))
+
+
+CAP = (  # four odd polynomials a x + b x³ + c x⁵, near min(x, 1) up to x = 3 (Newhouse et al. 2025, released code)
+    (0.805032, 0.206361, -0.019763),
+    (0.649867, 0.162935, -0.011150),
+    (1.810259, -0.200265, 0.008251),
+    (1.004384, -0.183490, 0.014413),
+)
+
+
+def capped(x: Tensor, method: str) -> Tensor:
+    """U min(S, 1) Vᵀ of X = U S Vᵀ [out, in]."""
+    if method == "svd":
+        u, s, v = torch.linalg.svd(finite_or_zero(x), full_matrices=False)
+        return torch.where(torch.isfinite(x).all(), (u * s.clamp_max(1.0)) @ v, torch.nan)
+    if method == "polynomial":
+        for a, b, c in CAP:
+            gram = x.T @ x if x.shape[0] > x.shape[1] else x @ x.T
+            change = b * gram + c * gram @ gram
+            x = a * x + (x @ change if x.shape[0] > x.shape[1] else change @ x)
+        return x
+    if method not in NEWTON_SCHULZ:
+        raise BadInput(
+            f"transform option method = {method!r}; allowed: {', '.join(('svd', 'polynomial', *NEWTON_SCHULZ))}"
+        )
+    tall = x.shape[0] > x.shape[1]
+    wide = x.T if tall else x
+    orthogonal = newton_schulz(wide, coefficients(method))
+    sign = newton_schulz(
+        torch.eye(len(wide), dtype=x.dtype, device=x.device) - orthogonal @ wide.T, coefficients(method)
+    )
+    result = (orthogonal + wide - sign @ (orthogonal - wide)) / 2
+    return result.T if tall else result
+
+
+NEWTON_SCHULZ = ("you6", "polar_express")
+
+
+def _orthogonal(w: Tensor, h: Numbers) -> Tensor:
+    if h.method not in ("svd", "you6"):
+        raise BadInput(f"transform option method = {h.method!r}; allowed: svd, you6")
+    return polar(w) if h.method == "svd" else newton_schulz(w, coefficients("you6"))
+
+
+# --- rows and columns ---------------------------------------------------------------------------------------------------
+
+AXES = {"rows": 1, "columns": 0}  # over which a root mean square is taken
+
+
+def _rms(w: Tensor, h: Numbers) -> Tensor:
+    if h.of not in AXES:
+        raise BadInput(f"transform option of = {h.of!r}; allowed: {', '.join(AXES)}")
+    return w.square().mean(AXES[h.of], keepdim=True).sqrt()
+
+
+@constraint(on="embedding", bound=1.0, of="rows")
+def rms_cap(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """No row (of an embedding: no token's vector) has a root mean square above the bound; those within it stay.
+
+    row ← row / max(1, rms(row) / bound)
+
+    `of`: "rows" or "columns".
+    Source: Newhouse et al. 2025, arXiv 2507.13338
+    """
+    return w / (_rms(w, h) / h.bound).clamp_min(1.0), state
+
+
+@constraint(on="embedding", bound=1.0, of="rows")
+def oblique(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
+    """Every row has the bound as its root mean square: W stays on the (scaled) oblique manifold.
+
+    row ← row · bound / rms(row)
+
+    `of`: "rows" or "columns".
+    Source: Cesista 2025, leloykun.github.io/ponder/steepest-descent-stiefel
+    """
+    return w * h.bound / _rms(w, h).clamp_min(torch.finfo(w.dtype).tiny), state
