@@ -84,7 +84,7 @@ def test_clipped_decay_settles_where_it_says():
 @pytest.mark.parametrize(("of", "axis"), [("rows", 1), ("columns", 0)])
 @pytest.mark.parametrize("constraint", ["oblique", "rms_cap"])
 def test_rows_and_columns_are_kept(constraint, of, axis):
-    own = {"transforms": constraint, f"transform.{constraint}.of": of, f"transform.{constraint}.bound": 0.29}
+    own = {"transforms": constraint, f"transform.{constraint}.embedding": of, f"transform.{constraint}.bound": 0.29}
     spec = run_spec({**PERCEPTRON, **MUON, **own, "optimizer.lr": 0.1, "optimizer.adamw_lr": 1e-3}, 0)
     trainer = Trainer(spec.setting, CPU)
     cohort = start([spec], CPU, places=trainer.places)

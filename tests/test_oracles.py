@@ -10,6 +10,7 @@ import pytorch_optimizer
 import scipy.linalg
 import torch
 import torch.nn.functional as F
+from pytorch_optimizer.optimizer.scion import LMONorm
 from tiny import BASE, arm
 
 from grokking.engine.cohort import start
@@ -206,7 +207,7 @@ def test_the_rule_is_its_twin(monkeypatch, name, static, numbers, twin):
 
 
 def test_every_rule_has_an_oracle_in_this_file():
-    elsewhere = {"sign_sgd", "muon", "egd", "shampoo", "soap"}
+    elsewhere = {"sign_sgd", "muon", "egd", "shampoo", "soap", "scion"}
     ours = {name for name in optimizers if optimizers[name].make.__module__.startswith("grokking.")}
     assert ours == set(TWINS) | elsewhere
 
@@ -459,6 +460,64 @@ def test_egd_makes_singular_values_one_and_those_below_eps_a_share_of_it(shape):
 def test_egd_of_no_gradient_is_no_step_and_of_one_that_is_not_finite_is_nan():
     assert not egd_step(torch.zeros(3, 5)).any()
     assert egd_step(torch.tensor([[1.0, torch.inf], [0.0, 1.0]])).isnan().all()
+
+
+# --- scion --------------------------------------------------------------------------------------------------------------
+
+
+def one_step(name, w, g, role, **numbers):
+    """What the second of two steps with this gradient makes of w."""
+    entry = optimizers[name]
+    h = {**entry.defaults, **numbers}
+    h = Numbers({k: torch.tensor(v, dtype=torch.float64) if type(v) is float else v for k, v in h.items()})
+    state = State({slot: first(w) for slot, first in entry.extra["slots"](role, h).items()})
+    for _ in range(2):
+        w, state = entry.make(w, g, state, h, role)
+    return w
+
+
+@pytest.mark.parametrize(
+    ("role", "norm", "theirs"),
+    [
+        (Role.EMBEDDING, "rows", dict(norm_type=LMONorm.COL, norm_kwargs={"transpose": True})),
+        (Role.HEAD, "columns", dict(norm_type=LMONorm.COL)),
+        (Role.HEAD, "sign", dict(norm_type=LMONorm.SIGN, norm_kwargs={"normalize": False})),
+        (Role.GAIN, "rows", dict(norm_type=LMONorm.BIAS)),
+    ],
+)
+def test_scion_is_pytorch_optimizers_on_all_but_hidden_matrices(role, norm, theirs):
+    w, g = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 5, 3)))
+    w, g = (x[0] for x in (w, g)) if role is Role.GAIN else (w, g)
+    twin = torch.nn.Parameter(w.clone())
+    twin.grad = g.clone()
+    scion = P.SCION([twin], lr=0.1, momentum=0.3, weight_decay=0.5, foreach=False, **theirs)
+    for _ in range(2):
+        scion.step()
+    numbers = dict(lr=0.1, embedding_lr=0.1, head_lr=0.1, momentum=0.7, weight_decay=0.5, nesterov=False)
+    ours = one_step("scion", w, g, role, embedding=norm, head=norm, **numbers)
+    assert float((ours - twin.detach()).abs().max()) <= 1e-7  # theirs adds 1e-8 to what it divides by
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_scion_is_muon_on_hidden_matrices(nesterov):
+    w, g = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 5, 3)))
+    numbers = dict(lr=0.1, momentum=0.7, weight_decay=0.5, nesterov=nesterov)
+    muon = one_step("muon", w, g, Role.HIDDEN, scale="spectral", **numbers)
+    assert torch.allclose(one_step("scion", w, g, Role.HIDDEN, **numbers), muon, rtol=0, atol=1e-12)
+    head = one_step("scion", w, g, Role.HEAD, head="spectral", head_lr=0.1, **{**numbers, "lr": 9.0})
+    assert torch.allclose(head, muon, rtol=0, atol=1e-12)
+
+
+def test_a_tangent_step_of_scion_leaves_the_sphere_by_the_square_of_its_length():
+    w, g = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 5, 3)))
+    w = w / w.square().mean(1, keepdim=True).sqrt()
+    new = w
+    for lr in (1e-3, 1e-2):
+        numbers = dict(embedding_lr=lr, momentum=0.0, weight_decay=0.0, tangent=True)
+        new = one_step("scion", w, g, Role.EMBEDDING, **numbers)
+        # The second step is tangent where the first one ended: rms² = (1 + lr²)² but for that
+        assert (new.square().mean(1) - 1).abs().max() <= 3 * lr**2
+        assert (new - w).square().mean(1).sqrt().min() >= 1.9 * lr
 
 
 # --- preconditioned ---------------------------------------------------------------------------------------------------

@@ -35,11 +35,12 @@ ROLES = {  # what a constraint holds on, by its option `on`
 
 
 def constraint(
-    state: Slots = NO_STATE, on: str = "hidden", version: int = 1, **numbers: Scalar
+    state: Slots = NO_STATE, on: str | None = "hidden", version: int = 1, **numbers: Scalar
 ) -> Callable[[Constraint], Constraint]:
     """Register a constraint `f(w, state, h, role) -> (w, state)` on one matrix, with its numbers and their defaults.
 
-    It is used as a transform of that name (`--set transforms=spectral_cap`), on the matrices whose roles its option `on` names.
+    It is used as a transform of that name (`--set transforms=spectral_cap`), on the matrices whose roles its option `on` names; with
+    on=None it has no such option, and is given all.
     `h` has the numbers, the optimizer's `h.lr` (scheduled) and `h.weight_decay`, and `h.step`. `state`: as of an optimizer's rule.
     """
 
@@ -61,7 +62,8 @@ def constraint(
             return new, after
 
         slots = {name: functools.partial(_of_matrix, start) for name, start in state.items()}
-        transform(at="after", state=slots, version=version, on=on, **numbers)(lifted)
+        where: dict[str, Scalar] = {} if on is None else {"on": on}
+        transform(at="after", state=slots, version=version, **where, **numbers)(lifted)
         return function
 
     return register
@@ -73,11 +75,12 @@ def _of_matrix(start: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
 
 def _alike(tree: Tree, h: Numbers) -> list[list[str]]:
     """Names of the matrices that are constrained; those of one role and shape together."""
-    if h.on not in ROLES:
-        raise BadInput(f"transform option on = {h.on!r}; allowed: {', '.join(ROLES)}")
+    on = h.get("on", "all")
+    if on not in ROLES:
+        raise BadInput(f"transform option on = {on!r}; allowed: {', '.join(ROLES)}")
     groups: dict[tuple[Role, torch.Size], list[str]] = {}
     for name, w in tree.items():
-        if h.roles[name] in ROLES[h.on]:
+        if h.roles[name] in ROLES[on]:
             groups.setdefault((h.roles[name], w.shape), []).append(name)
     return list(groups.values())
 
@@ -278,34 +281,38 @@ def _orthogonal(w: Tensor, h: Numbers) -> Tensor:
 
 # --- rows and columns ---------------------------------------------------------------------------------------------------
 
-AXES = {"rows": 1, "columns": 0}  # over which a root mean square is taken
+AXES = {"rows": 1, "columns": 0, "none": None}  # over which a root mean square is taken
 
 
-def _rms(w: Tensor, h: Numbers) -> Tensor:
-    if h.of not in AXES:
-        raise BadInput(f"transform option of = {h.of!r}; allowed: {', '.join(AXES)}")
-    return w.square().mean(AXES[h.of], keepdim=True).sqrt()
+def _rms(w: Tensor, h: Numbers, role: Role) -> Tensor | None:
+    """Of each row [out, 1] or column [1, in], as the option of this role says; None where it says none."""
+    of = h[role.value]
+    if of not in AXES:
+        raise BadInput(f"transform option {role.value} = {of!r}; allowed: {', '.join(AXES)}")
+    return None if AXES[of] is None else w.square().mean(AXES[of], keepdim=True).sqrt()
 
 
-@constraint(on="embedding", bound=1.0, of="rows")
+@constraint(on=None, bound=1.0, embedding="rows", hidden="none", head="none")
 def rms_cap(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """No row (of an embedding: no token's vector) has a root mean square above the bound; those within it stay.
 
     row ← row / max(1, rms(row) / bound)
 
-    `of`: "rows" or "columns".
+    `embedding`, `hidden`, `head`: "rows", "columns" or "none".
     Source: Newhouse et al. 2025, arXiv 2507.13338
     """
-    return w / (_rms(w, h) / h.bound).clamp_min(1.0), state
+    rms = _rms(w, h, role)
+    return w if rms is None else w / (rms / h.bound).clamp_min(1.0), state
 
 
-@constraint(on="embedding", bound=1.0, of="rows")
+@constraint(on=None, bound=1.0, embedding="rows", hidden="none", head="none")
 def oblique(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, State]:
     """Every row has the bound as its root mean square: W stays on the (scaled) oblique manifold.
 
     row ← row · bound / rms(row)
 
-    `of`: "rows" or "columns".
+    `embedding`, `hidden`, `head`: "rows", "columns" or "none".
     Source: Cesista 2025, leloykun.github.io/ponder/steepest-descent-stiefel
     """
-    return w * h.bound / _rms(w, h).clamp_min(torch.finfo(w.dtype).tiny), state
+    rms = _rms(w, h, role)
+    return w if rms is None else w * h.bound / rms.clamp_min(torch.finfo(w.dtype).tiny), state

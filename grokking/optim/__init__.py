@@ -154,7 +154,7 @@ def _of_role_and_options(state: Declared) -> Callable[[Role, Mapping[str, Scalar
     return state  # type: ignore[return-value]
 
 
-from grokking.optim import adaptive, gradient, preconditioned, signs, spectral  # noqa: E402  (they register themselves with `optimizer`)
+from grokking.optim import adaptive, gradient, preconditioned, signs, spectral, steepest  # noqa: E402  (they register themselves with `optimizer`)
 
 __all__ = [
     "ENTRYWISE",
@@ -172,5 +172,6 @@ __all__ = [
     "preconditioned",
     "signs",
     "spectral",
+    "steepest",
     "zeros",
 ]
