@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from grokking.errors import BadInput
+from grokking.errors import BadInput, words
 from grokking.inits import inits, try_init
 from grokking.losses import losses, try_loss
+from grokking.measures import measured
 from grokking.models.adopted import try_model
 from grokking.optim import optimizers
 from grokking.optim.schedules import schedules
@@ -129,6 +130,8 @@ def check_setting(setting: Setting) -> None:
                     f"transform {name!r} changes weights or updates by rates that scaling {setting.name('scaling')!r} does not "
                     "know; leave one of them out"
                 )
+    if setting.measures:
+        try_measures(setting)
     if not setting.external:
         try_optimizer(entry, options)
     elif setting.transforms:
@@ -136,6 +139,18 @@ def check_setting(setting: Setting) -> None:
             f"transforms = {setting.by_name['transforms']!r}, but {entry.name} takes its gradients as they are; leave "
             "transforms out, or take one of `grokking list optimizers`"
         )
+
+
+def try_measures(setting: Setting) -> None:
+    """Raise `BadInput` where a measure fails on the model as it starts, on a few examples."""
+    tokens = torch.as_tensor(setting.table().tokens[:4]).long()
+    for name in setting.measures:
+        try:
+            measured([name], setting.started_model(), tokens)
+        except BadInput as error:
+            raise BadInput(f"measure {name!r}: {error}") from None
+        except (Exception, SystemExit) as error:
+            raise BadInput(f"measure {name!r} fails on model {setting.name('model')!r}: {words(error)}") from error
 
 
 def _refuse_draws(setting: Setting) -> None:

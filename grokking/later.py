@@ -12,6 +12,7 @@ Values = dict[str, bool | int | float | str]
 EVERYWHERE: Values = {
     "precision": "fp32",
     "transforms": "none",
+    "measures": "none",
     "prompt": "expression",
     "label_noise": 0.0,
     "init.name": "declared",

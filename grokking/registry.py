@@ -58,6 +58,17 @@ def suggest(name: str, allowed: list[str]) -> str:
     return f"{guess}allowed: {', '.join(allowed)}"
 
 
+def listed(setting: str, names: str, there: "Registry") -> list[str]:
+    """`"clip_norm,grokfast_ema"` → these names, "none" → none; `BadInput` where one is not registered, or there twice."""
+    found = [name.strip() for name in names.split(",") if name.strip() not in ("", "none")]
+    for name in found:
+        if name not in there:
+            raise BadInput(f"{setting} = {names!r}, but there is no {name!r}; {suggest(name, sorted(there))}")
+        if found.count(name) > 1:
+            raise BadInput(f"{setting} = {names!r} has {name!r} twice; allowed: each once")
+    return found
+
+
 class Registry(Mapping[str, Entry]):
     """Entries of one kind ("task", "optimizer", …); a second entry of the same name is refused.
 

@@ -8,8 +8,9 @@ from functools import cached_property
 from grokking.checks import PER_RUN, cast, check_number, check_setting, refuse_unknown, told_by_the_name
 from grokking.errors import BadInput
 from grokking.later import without_later
+from grokking.measures import measures
 from grokking.optim.transforms import named, transforms
-from grokking.registry import Entry, Scalar, Settings
+from grokking.registry import Entry, Scalar, Settings, listed
 from grokking.setting import DEFAULTS, ENGINE_VERSION, KINDS, Setting, contract, version_of
 
 
@@ -51,6 +52,7 @@ def run_spec(settings: Settings, seed: int) -> RunSpec:
     refuse_unknown(settings, defaults)
     values = {name: cast(name, settings.get(name, default), default) for name, default in defaults.items()}
     values["transforms"] = ",".join(named(str(values["transforms"]))) or "none"
+    values["measures"] = ",".join(listed("measures", str(values["measures"]), measures)) or "none"
     hyper = {
         name: value for name, value in values.items() if name.split(".")[0] in PER_RUN and isinstance(value, float)
     }
@@ -85,5 +87,7 @@ def _in_use(settings: Settings) -> tuple[dict[str, Entry], dict[str, Scalar]]:
     if entries["optimizer"].extra.get("full_batch"):
         defaults["batch_size"] = 0
     entries |= {f"transform.{name}": transforms[name] for name in named(str(settings.get("transforms", "none")))}
+    looked_at = listed("measures", str(settings.get("measures", "none")), measures)
+    entries |= {f"measure.{name}": measures[name] for name in looked_at}
     options = {f"{kind}.{name}": value for kind, entry in entries.items() for name, value in entry.defaults.items()}
     return entries, defaults | options

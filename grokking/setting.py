@@ -9,13 +9,14 @@ from grokking.errors import BadInput, words
 from grokking.inits import inits, spread
 from grokking.lipschitz import constraints  # noqa: F401  (they register themselves)
 from grokking.losses import losses
+from grokking.measures import measures
 from grokking.models import models
 from grokking.models.adopted import adopted
 from grokking.optim import optimizers, updated_by
 from grokking.optim.schedules import schedules
 from grokking.optim.stepping import Contract, asked
 from grokking.optim.transforms import named, transforms
-from grokking.registry import Entry, Registry, Scalar, Settings
+from grokking.registry import Entry, Registry, Scalar, Settings, listed
 from grokking.roles import declarations, initial_weights
 from grokking.scaled import multiply, parts
 from grokking.scaling import Factors, Part, Place, scalings
@@ -49,6 +50,7 @@ DEFAULTS: dict[str, Scalar] = {
     "evaluation.growth": 0.05,
     "precision": "fp32",
     "transforms": "none",
+    "measures": "none",
     "prompt": "expression",
     "label_noise": 0.0,
 }
@@ -82,6 +84,11 @@ class Setting:
     def transforms(self) -> list[str]:
         """Names of the transforms, in the order in which they act."""
         return named(str(self.by_name["transforms"]))
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """Names of what is measured beside losses and accuracies."""
+        return listed("measures", str(self.by_name["measures"]), measures)
 
     @property
     def external(self) -> bool:
@@ -185,7 +192,7 @@ def check_versions(setting: Setting) -> None:
     """
     for kind, version in setting.versions:
         if kind != "engine" and version_of(kind, _entry(setting, kind), setting.by_name) != version:
-            name = setting.name(kind) if kind in KINDS else kind.removeprefix("transform.")
+            name = setting.name(kind) if kind in KINDS else kind.partition(".")[2]
             raise BadInput(
                 f"{kind.split('.')[0]} {name!r}, or what it reads, has changed since this sweep began; start it again"
             )
@@ -201,7 +208,10 @@ def version_of(kind: str, entry: Entry, settings: Settings) -> str:
 
 def _entry(setting: Setting, kind: str) -> Entry:
     """What is registered for a kind of `setting.versions`."""
-    return KINDS[kind][setting.name(kind)] if kind in KINDS else transforms[kind.removeprefix("transform.")]
+    if kind in KINDS:
+        return KINDS[kind][setting.name(kind)]
+    of, _, name = kind.partition(".")
+    return measures[name] if of == "measure" else transforms[name]
 
 
 @lru_cache(maxsize=32)

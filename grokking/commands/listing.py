@@ -23,7 +23,18 @@ FLAGS = {  # setting → which argument says it
 
 def list_(
     kind: Annotated[
-        Literal["tasks", "optimizers", "transforms", "models", "losses", "schedules", "inits", "recipes", "scaling"],
+        Literal[
+            "tasks",
+            "optimizers",
+            "transforms",
+            "models",
+            "losses",
+            "schedules",
+            "inits",
+            "measures",
+            "recipes",
+            "scaling",
+        ],
         tyro.conf.Positional,
     ],
     name: Annotated[str, tyro.conf.Positional] = "",
@@ -50,6 +61,7 @@ def list_(
         set: of scaling: other settings, such as optimizer.matrices=all or model.bias=true.
     """
     from grokking.extensions import import_extensions
+    from grokking.measures import measures
     from grokking.optim.transforms import transforms
     from grokking.setting import KINDS
 
@@ -66,7 +78,7 @@ def list_(
     if kind == "recipes":
         print(_recipes(name, verbose))
         return 0
-    registry = next(r for r in (*KINDS.values(), transforms) if kind in (r.kind, r.kind + "s", r.kind + "es"))
+    registry = next(r for r in (*KINDS.values(), transforms, measures) if kind in (r.kind, r.kind + "s", r.kind + "es"))
     entry, factors = registry[name] if name else None, ""
     if kind == "scaling":  # before anything is printed, as it may be refused
         names: Settings = {"model.name": model or "transformer", "optimizer.name": optimizer or "adamw"}

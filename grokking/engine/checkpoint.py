@@ -278,7 +278,9 @@ def _check_plausible(specs: Sequence[RunSpec], progress: Mapping[str, Any]) -> N
     if not going or not set(going) <= {spec.run_id for spec in specs}:
         raise Damaged("it names other runs")
     for steps, curves, _ in progress["records"]:
-        if set(curves) != set(METRICS) or any(len(curve) != len(steps) for curve in curves.values()):
+        if set(curves) != {*METRICS, *specs[0].setting.measures} or any(
+            len(curve) != len(steps) for curve in curves.values()
+        ):
             raise Damaged("its curves are incomplete")
         if steps and not 0 < steps[-1] <= step:
             raise Damaged("its curves are longer than its steps")

@@ -45,8 +45,12 @@ class Record:
     batch_size: int
     training_examples: int
     steps: list[int] = field(default_factory=list)
-    curves: dict[str, list[float]] = field(default_factory=lambda: {metric: [] for metric in METRICS})
+    curves: dict[str, list[float]] = field(default_factory=dict)
     diverged_at: int | None = None
+
+    def __post_init__(self) -> None:
+        for metric in (*METRICS, *self.spec.setting.measures):
+            self.curves.setdefault(metric, [])
 
     def onset(self) -> Onset:
         """When this run memorised, generalised and sustained, as far as its curves go and before it diverged."""
@@ -135,8 +139,8 @@ def training(unit: Training, trainer: Trains, boundary: Callable[[], None] = lam
                 metrics["train_loss"][run]
             )  # no update comes that would tell
             record.diverged_at = diverged_at[run] or (step if overflown else None)
-            for metric in METRICS:
-                record.curves[metric].append(float(metrics[metric][run]))
+            for metric, curve in record.curves.items():
+                curve.append(float(metrics[metric][run]))
         ended = [record for record in records if record.ended()]
         yield Snapshot(step, unit.cohort, records, ended)
         going = [run for run, record in enumerate(records) if record not in ended]

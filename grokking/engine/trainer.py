@@ -15,6 +15,7 @@ from grokking.engine.recorded import Recorded, RecordedMeasure
 from grokking.engine.transforming import Transforming
 from grokking.hashing import mix
 from grokking.losses import losses
+from grokking.measures import measured
 from grokking.models.parts import Dropout, widened
 from grokking.optim import Numbers, State, optimizers
 from grokking.optim.schedules import schedules
@@ -212,10 +213,24 @@ class Trainer:
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")  # no TF32
         try:
-            measured = self._remeasured(cohort) if self.records_steps else self.measured(cohort)
-            return {name: value.cpu().numpy() for name, value in measured.items()}
+            found = self._remeasured(cohort) if self.records_steps else self.measured(cohort)
+            return {name: value.cpu().numpy() for name, value in found.items()} | self._looked_at(cohort)
         finally:
             torch.set_float32_matmul_precision(before)
+
+    def _looked_at(self, cohort: Cohort) -> dict[str, np.ndarray]:
+        """What the setting's measures say of each run [run], on the CPU, run by run; copies of a run are not looked at again."""
+        names = self.setting.measures
+        if not names:
+            return {}
+        model, tokens = self.setting.model("cpu").eval(), self.data.tokens.cpu()
+        found: dict[RunSpec, dict[str, float]] = {}
+        for run, spec in enumerate(cohort.specs):
+            if spec not in found:
+                for name, parameter in model.named_parameters():
+                    parameter.data = cohort.weights[name][run].detach().cpu()
+                found[spec] = measured(names, model, tokens)
+        return {name: np.array([found[spec][name] for spec in cohort.specs]) for name in names}
 
     def finish(self) -> None:
         """Wait for the device to have done what it was given."""

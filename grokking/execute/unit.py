@@ -24,7 +24,7 @@ from grokking.errors import Notice, Unwritable
 from grokking.execute.signals import Stop
 from grokking.runs import RunSpec
 from grokking.setting import Setting, check_versions
-from grokking.store import METRICS, write_unit
+from grokking.store import write_unit
 
 Ended = list[tuple[int, str]]  # (steps left of the budget, status) of each run that ended
 Advance = tuple[int, Ended, bool]  # run-steps done, runs that ended, and whether they were trained just now
@@ -190,7 +190,7 @@ def _done_before(records: Sequence[Record], step: int) -> tuple[int, Ended]:
 def stack(records: Sequence[Record]) -> tuple[list[int], dict[str, np.ndarray]]:
     """The steps of the longest run, and on them the curves [evaluation, run] of all, NaN after a run's end."""
     steps = max((record.steps for record in records), key=len)
-    arrays = {metric: np.full((len(steps), len(records)), np.nan) for metric in METRICS}
+    arrays = {metric: np.full((len(steps), len(records)), np.nan) for metric in records[0].curves}
     for metric, values in arrays.items():
         for run, record in enumerate(records):
             values[: len(record.steps), run] = record.curves[metric]

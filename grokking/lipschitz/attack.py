@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 
+from grokking.errors import BadInput
+
 Through = Callable[[Tensor], Tensor]  # embedded inputs [example, (position,) width] → scores [example, class]
 
 
@@ -23,8 +25,27 @@ class Pairs(NamedTuple):
 
 
 def through(model: nn.Module) -> Through:
-    """From embedded inputs to scores; of models that have a `through`."""
-    return cast(Through, model.through)
+    """From embedded inputs to scores."""
+    return cast(Through, _half(model, "through"))
+
+
+def embedded(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Tokens [example, position] → embedded inputs [example, (position,) width]."""
+    with torch.no_grad():
+        return cast(Through, _half(model, "embedded"))(tokens)
+
+
+def _half(model: nn.Module, name: str) -> object:
+    if not hasattr(model, name):
+        raise BadInput(
+            f"{type(model).__name__} does not say what its embedded inputs are; Transformer and MLP do (methods embedded and through)"
+        )
+    return getattr(model, name)
+
+
+def reach(model: nn.Module, tokens: Tensor) -> float:
+    """The size of the largest embedded input among these examples."""
+    return float(size(embedded(model, tokens)).max())
 
 
 def size(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from grokking.errors import BadInput
 from grokking.hashing import mix, normal
 from grokking.optim import NO_STATE, RESERVED, Numbers, Slots, State, check_slots
-from grokking.registry import Registry, Scalar, suggest
+from grokking.registry import Registry, Scalar, listed
 from grokking.roles import Role
 
 transforms = Registry("transform")
@@ -51,15 +51,9 @@ def transform(
     return register
 
 
-def named(setting: str) -> list[str]:
-    """`"clip_norm,grokfast_ema"` → their names, "none" → none; `BadInput` where one is unknown or there twice."""
-    names = [name.strip() for name in setting.split(",") if name.strip() not in ("", "none")]
-    for name in names:
-        if name not in transforms:
-            raise BadInput(f"transforms = {setting!r}, but there is no {name!r}; {suggest(name, sorted(transforms))}")
-        if names.count(name) > 1:
-            raise BadInput(f"transforms = {setting!r} has {name!r} twice; allowed: each once")
-    return names
+def named(names: str) -> list[str]:
+    """The transforms that a setting names, in order."""
+    return listed("transforms", names, transforms)
 
 
 def norm(tree: Tree) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from grokking.errors import BadInput
-from grokking.store.units import METRICS, read_runs
+from grokking.store.units import read_runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ def adopted(folder: Path | None) -> dict[str, Source]:
             table = read_runs(path).set_index("run_id", drop=False)
             reading = folder / f"{name}.csv"
             main = pd.read_csv(reading, dtype={"run_id": str})
-            columns = ["run_id", "step", *(metric for metric in METRICS if metric in main)]
+            columns = ["run_id", "step", *(metric for metric in main if f"final_{metric}" in table)]
             curves = dict(list(main[columns].groupby("run_id"))) if {"run_id", "step"} <= set(main.columns) else {}
             reading = folder / f"{name}.json"
             facts = json.loads(reading.read_text())
