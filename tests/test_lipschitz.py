@@ -1,8 +1,11 @@
 """Constraints hold what they promise, certificates what attacks cannot break, and released-style bounds are broken."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -15,7 +18,7 @@ from grokking.lipschitz.constraints import capped, soft_cap
 from grokking.roles import Role
 from grokking.runs import run_spec
 
-CPU = torch.device("cpu")
+CPU, ROOT = torch.device("cpu"), Path(__file__).parents[1]
 RATES = np.geomspace(1e-3, 1.0, 10)
 PERCEPTRON = {
     **{"model.name": "mlp", "model.inputs": "concatenated", "model.embedding": 12, "model.width": 24, "task.p": 7},
@@ -130,6 +133,22 @@ def test_a_constraint_refuses_what_it_does_not_know():
         run_spec({**own, "transform.spectral_cap.on": "gains"}, 0)
     with pytest.raises(BadInput, match="iterations = 0; allowed: integers from 1 on"):
         run_spec({**own, "transforms": "spectral_hammer", "transform.spectral_hammer.iterations": 0}, 0)
+
+
+def test_the_published_excesses_are_those_of_the_table_and_no_promise_is_broken():
+    sys.path.append(str(ROOT / "experiments"))
+    import constraint_excess
+
+    found = pd.read_csv(ROOT / "figures" / "published" / "constraint_excess.csv")
+    words = constraint_excess.markdown(found)
+    assert words in (ROOT / "REPRODUCING.md").read_text()
+    assert "broken" not in words
+    assert words.count("promised, kept") == 7
+    for name, options, _ in constraint_excess.CASES:
+        own = found[(found["constraint"] == name) & (found["options"].fillna("") == constraint_excess._words(options))]
+        assert len(own) == 2 * 10
+    some = constraint_excess.excess("spectral_cap", {}, "muon")
+    assert (some["excess"] <= constraint_excess.PROMISED).all()
 
 
 # --- certificate and attack ---------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ Newhouse et al. 2025, arXiv 2507.13338.
 
 import functools
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +21,6 @@ from grokking.registry import Scalar
 from grokking.roles import Role
 
 Constraint = Callable[[Tensor, State, Numbers, Role], tuple[Tensor, State]]
-Promise = Literal["always", "nearly", "never"]
 
 ROLES = {  # what a constraint holds on, by its option `on`
     "hidden": {Role.HIDDEN},
