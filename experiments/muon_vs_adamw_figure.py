@@ -168,7 +168,8 @@ def _row(task: str, runs: pd.DataFrame, arms: Sequence[str]) -> str:
         return TITLES[task]
     own = [runs[(runs["task"] == task) & (runs["arm"] == arm)] for arm in arms]
     counts = [str(int((group["status"] == "generalized").sum())) for group in own if len(group)]
-    return f"{TITLES[task]}\n{', '.join(counts)} of {max(map(len, own))}"
+    told = f"each {counts[0]}" if len(counts) > 2 and len(set(counts)) == 1 else ", ".join(counts)
+    return f"{TITLES[task]}\n{told} of {max(map(len, own))}"
 
 
 def _legend(hues: Mapping[str, str], readings: Readings) -> list[Line2D]:

@@ -18,6 +18,7 @@ Definition Loss: training loss after 64 steps. Grokking: steps to the first eval
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -180,6 +181,12 @@ def drifts(rates: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def starts(rates: pd.DataFrame) -> pd.DataFrame:
+    """The drifts to the widest from every other width on: the narrowest may be too narrow for what wider ones do."""
+    widths = sorted(rates["width"].unique())[:-1]
+    return pd.concat([drifts(rates[rates["width"] >= width]) for width in widths], ignore_index=True)
+
+
 def _ends(each: NDArray[np.float64]) -> dict[str, float]:
     """95 % intervals of the mean: Student's t, and the bias-corrected bootstrap."""
     names = ("drift_low", "drift_high", "drift_boot_low", "drift_boot_high")
@@ -264,9 +271,15 @@ def _drawing(name: str, runs: pd.DataFrame, words: str, machines: Sequence[str])
             + f". Strokes below: the best rate of each seed. In the titles: its drift from width {widths[0]} to {widths[-1]} in octaves, and its "
             f"95 % t interval. Trained on: {'; '.join(machines)}.",
         )
-    tables = {"": table, "best": best, "rates": rates, "runs": runs.drop(columns=["rule", "width", "lr", "value"])}
+    tables = {
+        "": table,
+        "starts": starts(rates),
+        "best": best,
+        "rates": rates,
+        "runs": runs.drop(columns=["rule", "width", "lr", "value"]),
+    }
     tables["runs"] = tables["runs"].drop(columns="gap", errors="ignore").drop_duplicates("run_id")
-    return Drawing(name, figure, tables, n, _verdict(name, table), markdown)
+    return Drawing(name, figure, tables, n, _verdict(name, table), partial(markdown, starts=tables["starts"]))
 
 
 TITLES = {"standard": "standard", "mup": "muP"}
@@ -317,25 +330,17 @@ def _verdict(name: str, table: pd.DataFrame) -> Verdict | None:
     )
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """The drifts as they stand in a document."""
-    head = (
-        "optimizer",
-        "parametrization",
-        "drift of the best rate, octaves",
-        "bootstrap",
-        "n",
-        "at an end of the grid",
-    )
-    rows = [
-        (
-            label(row["optimizer"]),
-            TITLES[row["rule"]],
-            interval(row, "drift", 2),
-            f"[{row['drift_boot_low']:.2f}, {row['drift_boot_high']:.2f}]",
-            f"{row['n']}",
-            f"{row['at_end']:.0f}",
-        )
-        for row in table.to_dict("records")
-    ]
+def markdown(table: pd.DataFrame, starts: pd.DataFrame) -> str:
+    """The drifts as they stand in a document, from the narrowest width on and from the next two."""
+    widths = sorted(starts["from"].unique())[:3]
+    head = ("optimizer", "parametrization", *(f"from width {width} (n, at an end)" for width in widths), "bootstrap")
+    rows = []
+    for row in table.to_dict("records"):
+        own = starts[(starts["optimizer"] == row["optimizer"]) & (starts["rule"] == row["rule"])].set_index("from")
+        found = [
+            f"{interval(line, 'drift', 2)} ({line['n']:.0f}, {line['at_end']:.0f})"
+            for line in own.loc[widths].to_dict("records")
+        ]
+        boot = "–" if pd.isna(row["drift_boot_low"]) else f"[{row['drift_boot_low']:.2f}, {row['drift_boot_high']:.2f}]"
+        rows.append((label(row["optimizer"]), TITLES[row["rule"]], *found, boot))
     return markdown_table(head, rows)
