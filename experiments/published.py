@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import tyro
 
+from grokking.plotting import label
 from grokking.publish import PUBLISHED, interval, markdown_table, ratio_or_bound, rewrite_documents
 
 TVEIT = 153.09 / 102.89
@@ -320,7 +321,38 @@ def _recipes() -> Iterable[Claim]:
     return (Claim(source, published, _recipe(name), RECIPES, ("recipes",)) for source, published, name in said)
 
 
+def _mup_faster(tables: Tables) -> Found:
+    """At the widest width, each parametrization at its best rate of the grid: steps to memorise, and to generalise."""
+    said, sooner = [], []
+    for words, name, column in (("memorise", "best", "memorize"), ("generalise", "grokking_best", "value")):
+        table = tables[f"mup_transfer_{name}"]
+        widest = table[table["width"] == table["width"].max()]
+        each = [f"{label(line['optimizer'])} {interval(line, column, 2)}" for line in widest.to_dict("records")]
+        said.append(f"to {words} {', '.join(each)} times the steps (n = {widest['n'].min()})")
+        sooner += (widest[f"{column}_high"] < 1).tolist()
+    verdict = "reproduced" if all(sooner) else "only in part" if any(sooner) else "not reproduced"
+    return Found(f"at width {widest['width'].iloc[0]} {'; '.join(said)}", verdict)
+
+
+def _mup_overfits(tables: Tables) -> Found:
+    """The gap of training to validation accuracy after as many steps."""
+    table = tables["mup_transfer_best"]
+    widest = table[table["width"] == table["width"].max()].to_dict("records")
+    each = [f"{label(line['optimizer'])} {line['gap_mup']:.2f} for {line['gap_standard']:.2f}" for line in widest]
+    more = [line["gap_mup"] > line["gap_standard"] + 0.05 for line in widest]
+    verdict = "reproduced" if all(more) else "only in part" if any(more) else "not reproduced"
+    return Found(
+        f"training less validation accuracy after as many steps, width {widest[0]['width']}: {', '.join(each)}", verdict
+    )
+
+
 FIGURES = (  # source, published, figure, experiment
+    (
+        "Yang et al. 2022, 2203.03466",
+        "with muP the best learning rate stays as the width grows, without it falls",
+        "mup_transfer",
+        "mup_transfer",
+    ),
     (
         "Wang 2026; Janati et al. 2026",
         "AdamW takes long to stay, Muon stays; Muon collapses later, unless frozen",
@@ -405,6 +437,20 @@ CLAIMS = (
         _orthograd,
         SWEEP.format("transforms", "laptop"),
         ("transforms", "transforms_runs"),
+    ),
+    Claim(
+        "popular texts on muP",
+        "trains 30 % faster",
+        _mup_faster,
+        SWEEP.format("mup_transfer", "laptop"),
+        ("mup_transfer_best", "mup_transfer_grokking_best"),
+    ),
+    Claim(
+        "popular texts on muP",
+        "is prone to overfit",
+        _mup_overfits,
+        SWEEP.format("mup_transfer", "laptop"),
+        ("mup_transfer_best",),
     ),
     *(
         Claim(source, published, _figure(figure), SWEEP.format(experiment, "laptop"), (figure,))

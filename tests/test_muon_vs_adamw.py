@@ -526,3 +526,22 @@ def test_of_each_arm_it_is_said_how_many_runs_generalise_before_they_have_memori
     *lines, together = table[table["reading"] == "same decay"].to_dict("records")
     assert [figure._cells(line, 7)[-1] for line in lines] == ["3, 1"] * 7
     assert figure._cells(together, 7)[-1] == "–"
+
+
+def test_what_is_said_of_the_other_softmaxes_is_in_their_table():
+    text = " ".join(Path("REPRODUCING.md").read_text().split())
+    found = pd.read_csv("figures/published/muon_vs_adamw_softmaxes.csv").set_index(["reading", "task"])
+    ratio = {reading: found.loc[(reading, "all"), "ratio"] for reading in found.index.levels[0]}
+    assert len(ratio) == 4
+    stablemax = f"{ratio['stablemax in the loss']:.2f} and {ratio['stablemax in attention']:.2f} times"
+    assert f"with stablemax the advantage is what it is with softmax, {stablemax}" in text
+    loss = found.loc[("sparsemax in the loss", "all")]
+    shown = f"{loss['ratio']:.2f} [{loss['ratio_low']:.2f}, {loss['ratio_high']:.2f}]"
+    assert (
+        f"smaller in attention ({ratio['sparsemax in attention']:.2f}), and in the loss there is none over all tasks ({shown})"
+        in text
+    )
+    sooner = found.xs("sparsemax in the loss")
+    assert list(sooner.index[sooner["ratio_high"] < 1]) == ["mod_add", "parity"]
+    assert sooner.loc["parity", "second_events"] == 1  # "four of Muon's five runs do not generalise"
+    assert found["p"].min() == pytest.approx(2 / 2**5)

@@ -13,6 +13,7 @@ from grokking.experiment import open_experiment
 from grokking.plotting import save
 
 ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "figures" / "published"
 sys.path.insert(0, str(ROOT / "experiments"))
 
 pytestmark = pytest.mark.usefixtures("in_the_root")
@@ -160,3 +161,32 @@ def test_what_stays_without_mup_too_is_no_evidence_for_it():
         [{**line, "optimizer": name, "rule": rule} for name in mup_transfer.OPTIMIZERS for rule in mup_transfer.RULES]
     )
     assert mup_transfer._verdict("mup_transfer", table).answer == "undecided"
+
+
+def test_what_is_said_of_the_published_drifts_and_bests_is_in_their_tables():
+    words = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    found = {name: pd.read_csv(PUBLISHED / f"mup_transfer{name}.csv") for name in ("", "_starts", "_best")}
+    of = found[""].set_index(["rule", "optimizer"])
+    assert (of.loc["mup", "drift_low"] >= -0.5).all()  # "each interval within half an octave"
+    assert (of.loc["mup", "drift_high"] <= 0.5).all()
+    moves = [f"{of.loc[('mup', name), 'drift']:+.2f}" for name in ("sgd", "adamw", "muon")]
+    assert f"moves by {moves[0]} octaves with SGD, {moves[1]} with AdamW and {moves[2]} with Muon" in words
+    falls = [of.loc[("standard", name), "drift"] for name in ("adamw", "muon", "sgd")]
+    assert (
+        f"AdamW's falls by {-falls[0]:.2f} and Muon's by {-falls[1]:.2f}; SGD's hardly moves here ({falls[2]:.2f})"
+        in words
+    )
+    best = found["_best"][found["_best"]["width"] == 512].set_index("optimizer")
+    grokking = pd.read_csv(PUBLISHED / "mup_transfer_grokking_best.csv").set_index(["width", "optimizer"]).loc[512]
+    memorize = f"{best['memorize'].min():.2f} to {best['memorize'].max():.2f} times as many steps to memorise"
+    steps = "{sgd:.2f} (SGD), {adamw:.2f} (AdamW) and {muon:.2f} (Muon) times as many to generalise".format(
+        **grokking["value"]
+    )
+    assert f"at width 512 muP takes {memorize}, and {steps}" in words
+    gaps = best["gap_mup"]
+    assert f"{gaps.min():.2f} to {gaps.max():.2f}, without it {best['gap_standard'].min():.2f}" in words
+    starts = pd.read_csv(PUBLISHED / "mup_transfer_grokking_starts.csv").set_index(["from", "rule", "optimizer"])[
+        "drift"
+    ]
+    assert f"({starts[128, 'standard', 'sgd']:.2f} and {starts[128, 'standard', 'adamw']:.2f})" in words
+    assert (starts[128, "mup", "sgd"].round(1), starts[128, "mup", "adamw"].round(2)) == (0.1, 0.24)
