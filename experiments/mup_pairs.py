@@ -9,7 +9,8 @@ Here       Models and optimizers at their defaults but for the learning rates be
            seeds (Shampoo 8, whose roots are dear); widths 64 to 512, perceptrons 64 to 1,024. In ten steps attention learns
            most slowly, and its scores differ most between seeds: hence so many, and rates at which the loss falls by then.
 Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
-           change by 10 steps, and of each parameter's change as it acts; passes where it is within 0.1 of theory.
+           change by 10 steps, and of each parameter's change as it acts, over the widest three widths; passes where it is
+           within 0.1 of theory.
 
 Each pair is written down as soon as it is measured, and not measured again: delete figures/mup_pairs.csv to start anew.
 """

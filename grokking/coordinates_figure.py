@@ -33,7 +33,7 @@ def drawn(table: pd.DataFrame, found: pd.DataFrame, title: str, examples: str, s
         layer_legend(figure)
         caption(
             figure,
-            f"Coordinate check of {title}; n = {int(found['n'].min())} seeds, {examples}. Mean over seeds; dashed: the slope is "
+            f"Coordinate check of {title}; n = {int(found['n'].min())} seeds, {examples}. Mean over seeds; dashed: the slope of the widest three is "
             f"more than {allowed:g} off theory, by which they are {ALL_FLAT}.",
         )
     return figure

@@ -92,12 +92,17 @@ def test_a_slope_is_surely_off_where_its_whole_interval_is():
     assert "| sgd | pass (1) |" in mup_pairs.pairs_markdown(found[:1])
 
 
-def test_with_each_stage_more_slopes_are_as_theory_has_them_and_at_the_last_all():
+def test_with_each_stage_slopes_are_nearer_to_theory_and_at_the_last_all_within_its_reach():
     found = pd.read_csv(PUBLISHED / "mup_stages_slopes.csv")
-    share = found.groupby("stage", sort=False)["passes"].mean()
-    assert list(share.index) == list(mup_stages.STAGES)
-    assert share.is_monotonic_increasing
-    assert share["mup"] == 1
+    off = (found["slope"] - found["expected"]).abs()
+    distance = off.groupby(found["stage"], sort=False).mean()
+    assert list(distance.index) == list(mup_stages.STAGES)
+    assert distance.is_monotonic_decreasing
+    assert found.loc[found["stage"] == "mup", "passes"].all()
+    each = off.groupby([found["stage"], found["what"]]).mean()
+    text = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    changes = [f"{each[stage, 'change']:.2f}" for stage in ("hidden_init", "hidden_rate")]
+    assert f"bring the slopes of the changes from {changes[0]} off theory, on average, to {changes[1]}" in text
     words = mup_stages.stages_markdown(found)
     assert (PUBLISHED / "mup_stages.md").read_text() == words + "\n"
     assert words in (ROOT / "REPRODUCING.md").read_text()
