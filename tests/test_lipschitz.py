@@ -14,7 +14,7 @@ from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.lipschitz.attack import accuracy, attacked, certified_accuracy, largest_entry, size, steepest, within
 from grokking.lipschitz.certificate import certificate, norm
-from grokking.lipschitz.constraints import capped, soft_cap
+from grokking.lipschitz.constraints import TOP, capped, soft_cap, top
 from grokking.roles import Role
 from grokking.runs import run_spec
 
@@ -306,3 +306,51 @@ def test_the_largest_entry_is_that_of_all_modules():
     before = largest_entry(model, tokens)
     model.blocks[0].mlp.up.weight.mul_(1e3)
     assert largest_entry(model, tokens) > 50 * before
+
+
+def test_the_power_method_finds_what_was_zero_when_it_began():
+    v = TOP["top"](torch.zeros(4, 3))
+    _, s, v = top(torch.zeros(4, 3), v, 2)
+    assert s == 0 and v.norm() == pytest.approx(1)
+    w = torch.diag(torch.tensor([3.0, 1.0, 0.1]))
+    assert float(top(w, v, 30)[1]) == pytest.approx(3)
+
+
+def test_ascent_goes_on_where_scores_do_not_depend_on_a_position():
+    """The gradient of a distance of 0 is none: it was NaN, and every step from there on nowhere."""
+    model, x = one_block(**{"model.mlp_ratio": 1})
+    block = model.layers()[0]
+    torch.nn.init.eye_(block.mlp.up.weight)
+    torch.nn.init.eye_(block.mlp.down.weight)
+    x = torch.zeros_like(x)
+    begun = float(steepest(model.through, x)[1].max())
+    assert float(attacked(model.through, x, 3.0).slope.max()) > 1.15 * begun
+    model.head.weight.zero_()
+    assert float(steepest(model.float().through, x.float())[1].max()) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_subclass_has_no_certificate_as_its_scores_may_be_others():
+    model, _ = one_block()
+    model.__class__ = type(
+        "Louder", (type(model),), {"through": lambda self, x: 1e6 * super(type(self), self).through(x)}
+    )
+    with pytest.raises(BadInput, match="nothing is known of the slopes of Louder"):
+        certificate(model, 1.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"model.tied": True}])
+def test_the_largest_entry_may_be_a_score_and_is_nan_where_one_is(options):
+    model, _ = built(
+        {"model.name": "transformer", "model.width": 8, "model.heads": 2, "model.logit_scale": 1e3, **options}
+    )
+    tokens = torch.as_tensor(run_spec({"task.p": 7}, 0).setting.table().tokens)[:8].long()
+    assert largest_entry(model, tokens) == float(model.plain(tokens).abs().max())
+    model.layers()[0].attention.query.weight.fill_(torch.nan)
+    assert math.isnan(largest_entry(model, tokens))
+
+
+@pytest.mark.parametrize("constraint", ["spectral_cap", "spectral_soft_cap", "oblique"])
+def test_a_bound_of_nothing_is_refused(constraint):
+    own = {"transforms": constraint, f"transform.{constraint}.bound": 0.0}
+    with pytest.raises(BadInput, match="bound = 0.0; allowed: positive finite numbers"):
+        run_spec({**PERCEPTRON, **MUON, **own}, 0)
