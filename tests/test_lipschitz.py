@@ -16,7 +16,7 @@ from grokking.lipschitz.attack import accuracy, attacked, certified_accuracy, la
 from grokking.lipschitz.certificate import certificate, norm
 from grokking.lipschitz.constraints import TOP, capped, soft_cap, top
 from grokking.optim import Numbers, State
-from grokking.optim.transforms import transforms
+from grokking.optim.transforms import transform, transforms
 from grokking.roles import Role
 from grokking.runs import run_spec
 
@@ -468,3 +468,30 @@ def test_a_constraint_does_to_singular_values_what_it_says(name, numbers, after,
     unit = math.sqrt(shape[0] / shape[1])
     found = applied_once(name, torch.from_numpy(unit * u * [3.0, 1.5, 0.5] @ v), **numbers)
     assert np.abs(found.numpy() - unit * u * after @ v).max() <= 1e-9
+
+
+def test_soft_cap_counts_on_the_decay_of_the_optimizer():
+    """A matrix that was at the bound of 2, decayed by half of a tenth and took a step of 0.1 × 1.2, is back at the bound."""
+    u, _, v = np.linalg.svd(np.random.default_rng(0).standard_normal((3, 12)), full_matrices=False)
+    reached = 2.0 * (1 - 0.1 * 0.5) + 0.1 * 1.2
+    w = torch.from_numpy(0.5 * u * [reached, 1.0, 0.1] @ v)
+    found = applied_once("spectral_soft_cap", w, bound=2.0, inflation=1.2)
+    assert norm(found) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_after_an_update_a_transform_is_shown_the_scheduled_rate_and_the_weights_before(monkeypatch):
+    monkeypatch.setattr(transforms, "_entries", dict(transforms._entries))
+
+    @transform(at="after")
+    def told(tree, weights, state, h):
+        """The weights before it, and once more the rate."""
+        return {name: weights[name] + h.lr for name in tree}, state
+
+    own = {**PERCEPTRON, **MUON, "schedule.name": "linear_warmup", "schedule.warmup": 10, "transforms": "told"}
+    spec = run_spec({**own, "optimizer.lr": 0.5}, 0)
+    trainer = Trainer(spec.setting, CPU)
+    cohort = start([spec], CPU, places=trainer.places)
+    before = {name: w.clone() for name, w in cohort.weights.items()}
+    trainer.advance(cohort, 1)
+    for name, w in cohort.weights.items():
+        assert torch.allclose(w, before[name] + 0.05, rtol=0, atol=1e-6)
