@@ -93,7 +93,7 @@ def cast(name: str, value: Scalar, default: Scalar) -> Scalar:
 def check_number(name: str, value: float, default: Scalar, external: bool) -> None:
     """Raise `BadInput` where a run's number is out of the range that its name and its default imply."""
     last = name.split(".")[-1]
-    if is_rate(last):
+    if is_rate(last) or last == "bound":
         allowed, good = "positive finite numbers", 0 < value < math.inf
     elif external:  # it knows itself what it takes
         allowed, good = "finite numbers", math.isfinite(value)

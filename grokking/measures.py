@@ -1,11 +1,13 @@
 """What is looked at in a run's weights whenever it is evaluated: each measure is one decorated function of one run's model."""
 
+import copy
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from grokking.errors import BadInput
 from grokking.lipschitz import attack, certificate
 from grokking.registry import Registry
 from grokking.roles import Role, declarations
@@ -14,6 +16,7 @@ measures = Registry("measure")
 Measure = Callable[[nn.Module, Tensor], float]
 
 ATTACKED = 32  # examples
+COLUMNS = ("run_id", "step", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy")  # of curves
 
 
 def measure(function: Measure) -> Measure:
@@ -21,6 +24,8 @@ def measure(function: Measure) -> Measure:
 
     With `--set measures=NAME` curves have a column of that name. The model is the run's own, on the CPU and in `eval` mode.
     """
+    if function.__name__ in COLUMNS:
+        raise BadInput(f"a measure cannot have the name {function.__name__}: curves have a column of that name")
     measures.add(function, {})
     return function
 
@@ -35,14 +40,21 @@ def measured(names: list[str], model: nn.Module, tokens: Tensor) -> dict[str, fl
 @measure
 def certified_slope(model: nn.Module, tokens: Tensor) -> float:
     """Upper bound on how fast scores change with embedded inputs as large as the examples': grokking.lipschitz.certificate."""
-    return certificate.certificate(model, attack.reach(model, tokens)).slope
+    exact = _exact(model)
+    return certificate.certificate(exact, attack.reach(exact, tokens)).slope
 
 
 @measure
 def steepest_slope(model: nn.Module, tokens: Tensor) -> float:
     """Lower bound on the same: the steepest that is found at 32 examples, spread over all: grokking.lipschitz.attack."""
     some = tokens[:: max(1, len(tokens) // ATTACKED)]
-    return float(attack.steepest(attack.through(model), attack.embedded(model, some))[1].max())
+    exact = _exact(model)
+    return float(attack.steepest(attack.through(exact), attack.embedded(exact, some))[1].max())
+
+
+def _exact(model: nn.Module) -> nn.Module:
+    """A copy in float64, so that rounding does not lift a lower bound above an upper one."""
+    return copy.deepcopy(model).double()
 
 
 @measure

@@ -14,7 +14,9 @@ from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
 from grokking.lipschitz.attack import accuracy, attacked, certified_accuracy, largest_entry, size, steepest, within
 from grokking.lipschitz.certificate import certificate, norm
-from grokking.lipschitz.constraints import capped, soft_cap
+from grokking.lipschitz.constraints import TOP, capped, soft_cap, top
+from grokking.optim import Numbers, State
+from grokking.optim.transforms import transform, transforms
 from grokking.roles import Role
 from grokking.runs import run_spec
 
@@ -306,3 +308,190 @@ def test_the_largest_entry_is_that_of_all_modules():
     before = largest_entry(model, tokens)
     model.blocks[0].mlp.up.weight.mul_(1e3)
     assert largest_entry(model, tokens) > 50 * before
+
+
+def test_the_power_method_finds_what_was_zero_when_it_began():
+    v = TOP["top"](torch.zeros(4, 3))
+    _, s, v = top(torch.zeros(4, 3), v, 2)
+    assert s == 0 and v.norm() == pytest.approx(1)
+    w = torch.diag(torch.tensor([3.0, 1.0, 0.1]))
+    assert float(top(w, v, 30)[1]) == pytest.approx(3)
+
+
+def test_ascent_goes_on_where_scores_do_not_depend_on_a_position():
+    """The gradient of a distance of 0 is none: it was NaN, and every step from there on nowhere."""
+    model, x = one_block(**{"model.mlp_ratio": 1})
+    block = model.layers()[0]
+    torch.nn.init.eye_(block.mlp.up.weight)
+    torch.nn.init.eye_(block.mlp.down.weight)
+    x = torch.zeros_like(x)
+    begun = float(steepest(model.through, x)[1].max())
+    assert float(attacked(model.through, x, 3.0).slope.max()) > 1.15 * begun
+    model.head.weight.zero_()
+    assert float(steepest(model.float().through, x.float())[1].max()) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_subclass_has_no_certificate_as_its_scores_may_be_others():
+    model, _ = one_block()
+    model.__class__ = type(
+        "Louder", (type(model),), {"through": lambda self, x: 1e6 * super(type(self), self).through(x)}
+    )
+    with pytest.raises(BadInput, match="nothing is known of the slopes of Louder"):
+        certificate(model, 1.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"model.tied": True}])
+def test_the_largest_entry_may_be_a_score_and_is_nan_where_one_is(options):
+    model, _ = built(
+        {"model.name": "transformer", "model.width": 8, "model.heads": 2, "model.logit_scale": 1e3, **options}
+    )
+    tokens = torch.as_tensor(run_spec({"task.p": 7}, 0).setting.table().tokens)[:8].long()
+    assert largest_entry(model, tokens) == float(model.plain(tokens).abs().max())
+    model.layers()[0].attention.query.weight.fill_(torch.nan)
+    assert math.isnan(largest_entry(model, tokens))
+
+
+@pytest.mark.parametrize("constraint", ["spectral_cap", "spectral_soft_cap", "oblique"])
+def test_a_bound_of_nothing_is_refused(constraint):
+    own = {"transforms": constraint, f"transform.{constraint}.bound": 0.0}
+    with pytest.raises(BadInput, match=r"bound = 0\.0; allowed: positive finite numbers"):
+        run_spec({**PERCEPTRON, **MUON, **own}, 0)
+
+
+def by_hand(w, activation, residual=None, norm_of=None, scale=1.0, readout=1.0, scores=1.0, reach=1.0, mlp=True):
+    """Size and slope of a transformer of one block of two heads, in numpy, by the formulas of the certificate's docstring."""
+
+    def sigma(x):
+        return np.linalg.svd(x, compute_uv=False)[0] * math.sqrt(x.shape[1] / x.shape[0])
+
+    def linear(x, name, rows=slice(None)):
+        bias = w.get(f"{name}.bias", np.zeros(len(w[f"{name}.weight"])))[rows]
+        a = sigma(w[f"{name}.weight"][rows])
+        return a * x[0] + math.sqrt(np.mean(bias**2)), a * x[1]
+
+    def normed(x, name):
+        if norm_of is None:
+            return x
+        gain, bias = np.abs(w[f"{name}.gain"]).max(), w.get(f"{name}.bias", np.zeros(1))
+        steep = gain / math.sqrt(1e-5)
+        return min(gain, x[0] * steep) + math.sqrt(np.mean(bias**2)), x[1] * steep
+
+    def summed(x, y):
+        kept, share = (1, 1) if residual is None else (1 - residual, residual)
+        return tuple(kept * a + share * b for a, b in zip(x, y, strict=True))
+
+    x = (reach, 1.0)
+    seen = normed(x, "blocks.0.attention_norm")
+    x = seen if norm_of == "stream" else x
+    channels, heads = len(w["blocks.0.attention.value.weight"]) // 2, []
+    for rows in (slice(0, channels), slice(channels, 2 * channels)):
+        q, k, v = (linear(seen, f"blocks.0.attention.{part}", rows) for part in ("query", "key", "value"))
+        change = scores * channels**0.5 * (q[0] * k[1] + q[1] * k[0])
+        heads.append((v[0], v[1] + v[0] * change))
+    mixed = tuple(math.sqrt((a**2 + b**2) / 2) for a, b in zip(*heads, strict=True))
+    x = summed(x, linear(mixed, "blocks.0.attention.out"))
+    if mlp:
+        up = linear(normed(x, "blocks.0.mlp_norm"), "blocks.0.mlp.up")
+        x = summed(x, linear(tuple(activation * a for a in up), "blocks.0.mlp.down"))
+    x = normed(x, "final_norm")
+    return tuple(scale * a for a in linear(tuple(readout * a for a in x), "head"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "of"),
+    [
+        ({"model.norm": "none", "model.bias": True}, {}),
+        ({"model.norm": "none", "model.residual": "convex", "model.bias": True}, {"residual": 0.5}),
+        ({"model.norm_placement": "stream"}, {"norm_of": "stream"}),
+        ({"model.norm": "layernorm", "model.bias": True}, {"norm_of": "pre"}),
+        ({"model.norm": "none", "model.mlp_ratio": 0, "model.residual": "convex"}, {"residual": 1.0, "mlp": False}),
+    ],
+)
+def test_the_certificate_is_what_its_derivation_says(settings, of):
+    """Random networks are far from their certificates, which would hide a term that is missing."""
+    own = {"model.width": 8, "model.heads": 2, "model.activation": "gelu", "model.logit_scale": 3.0}
+    model, _ = built({"model.name": "transformer", **own, **settings})
+    random = torch.Generator().manual_seed(0)
+    for name, w in model.named_parameters():
+        if "bias" in name or "gain" in name:
+            w.copy_(torch.randn(w.shape, generator=random, dtype=w.dtype))
+    model.multiplier.factor, model.layers()[0].attention.multiplier.factor = 0.25, 0.125
+    weights = {name: w.numpy() for name, w in model.named_parameters()}
+    size, slope = by_hand(weights, 1.129, scale=3.0, readout=0.25, scores=0.125, reach=2.0, **of)
+    found = certificate(model, 2.0)
+    assert found.size == pytest.approx(size, rel=1e-6)
+    assert found.slope == pytest.approx(slope, rel=1e-6)
+
+
+@pytest.mark.parametrize("inputs", ["one_hot", "concatenated"])
+def test_the_certificate_of_a_perceptron_is_the_product_of_its_norms(inputs):
+    own = {"model.inputs": inputs, "model.bias": True, "model.activation": "gelu", "model.logit_scale": 3.0}
+    model, _ = built({**PERCEPTRON, **own})
+    random = torch.Generator().manual_seed(0)
+    size, slope = (2.0 * 1.129, 1.129) if inputs == "one_hot" else (2.0, 1.0)
+    for layer in (*model.hidden, model.head):
+        layer.bias.copy_(torch.randn(layer.bias.shape, generator=random, dtype=torch.float64))
+        a = np.linalg.svd(layer.weight.numpy(), compute_uv=False)[0] * math.sqrt(np.divide(*layer.weight.shape[::-1]))
+        factor = 3.0 if layer is model.head else 1.129
+        size, slope = factor * (a * size + float(layer.bias.square().mean().sqrt())), factor * a * slope
+    found = certificate(model, 2.0)
+    assert (found.size, found.slope) == (pytest.approx(size, rel=1e-6), pytest.approx(slope, rel=1e-6))
+
+
+def applied_once(name, w, lr=0.1, **numbers):
+    """What a constraint makes of one matrix."""
+    entry = transforms[name]
+    h = {"lr": lr, "weight_decay": 0.5, **entry.defaults, **numbers}
+    h = {k: torch.tensor(v, dtype=torch.float64) if type(v) is float else v for k, v in h.items()}
+    state = {"w": State({slot: first(w) for slot, first in entry.extra["slots"](h).items()})}
+    return entry.make({"w": w}, {"w": w}, state, Numbers({**h, "roles": {"w": Role.HIDDEN}}))[0]["w"]
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "after"),
+    [
+        ("spectral_decay", {"decay": 0.25, "iterations": 99}, [2.25, 1.5, 0.5]),
+        ("spectral_hammer", {"bound": 2.0, "iterations": 99}, [2.0, 1.5, 0.5]),
+        ("spectral_hammer", {"bound": 4.0, "iterations": 99}, [4.0, 1.5, 0.5]),
+        ("spectral_normalize", {"bound": 2.0, "iterations": 99}, [2.0, 1.0, 1 / 3]),
+        ("spectral_normalize", {"bound": 4.0, "iterations": 99}, [3.0, 1.5, 0.5]),
+        ("spectral_normalize", {"bound": 6.0, "iterations": 99, "sphere": True}, [6.0, 3.0, 1.0]),
+        ("stiefel", {"bound": 2.0}, [2.0, 2.0, 2.0]),
+        ("spectral_cap", {"bound": 2.0}, [2.0, 1.5, 0.5]),
+        ("clipped_decay", {"bound": 2.0, "decay": 0.25}, [2.75, 1.5, 0.5]),
+    ],
+)
+@pytest.mark.parametrize("shape", [(3, 12), (12, 3)])
+def test_a_constraint_does_to_singular_values_what_it_says(name, numbers, after, shape):
+    """Of matrices that are not square, and so in units of √(out / in)."""
+    u, _, v = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
+    unit = math.sqrt(shape[0] / shape[1])
+    found = applied_once(name, torch.from_numpy(unit * u * [3.0, 1.5, 0.5] @ v), **numbers)
+    assert np.abs(found.numpy() - unit * u * after @ v).max() <= 1e-9
+
+
+def test_soft_cap_counts_on_the_decay_of_the_optimizer():
+    """A matrix that was at the bound of 2, decayed by half of a tenth and took a step of 0.1 × 1.2, is back at the bound."""
+    u, _, v = np.linalg.svd(np.random.default_rng(0).standard_normal((3, 12)), full_matrices=False)
+    reached = 2.0 * (1 - 0.1 * 0.5) + 0.1 * 1.2
+    w = torch.from_numpy(0.5 * u * [reached, 1.0, 0.1] @ v)
+    found = applied_once("spectral_soft_cap", w, bound=2.0, inflation=1.2)
+    assert norm(found) == pytest.approx(2.0, rel=1e-6)
+
+
+def test_after_an_update_a_transform_is_shown_the_scheduled_rate_and_the_weights_before(monkeypatch):
+    monkeypatch.setattr(transforms, "_entries", dict(transforms._entries))
+
+    @transform(at="after")
+    def told(tree, weights, state, h):
+        """The weights before it, and once more the rate."""
+        return {name: weights[name] + h.lr for name in tree}, state
+
+    own = {**PERCEPTRON, **MUON, "schedule.name": "linear_warmup", "schedule.warmup": 10, "transforms": "told"}
+    spec = run_spec({**own, "optimizer.lr": 0.5}, 0)
+    trainer = Trainer(spec.setting, CPU)
+    cohort = start([spec], CPU, places=trainer.places)
+    before = {name: w.clone() for name, w in cohort.weights.items()}
+    trainer.advance(cohort, 1)
+    for name, w in cohort.weights.items():
+        assert torch.allclose(w, before[name] + 0.05, rtol=0, atol=1e-6)

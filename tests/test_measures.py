@@ -1,5 +1,7 @@
 """Measures: a column of the curves each, of the run's own weights, whatever trains beside it."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,9 @@ from grokking.execute.unit import Terms, train_unit
 from grokking.later import without_later
 from grokking.lipschitz.attack import largest_entry, reach
 from grokking.lipschitz.certificate import certificate, norm
-from grokking.measures import measure, measures
+from grokking.measures import COLUMNS, measure, measured, measures
 from grokking.runs import run_spec
-from grokking.store import load, prepare
+from grokking.store import METRICS, load, prepare
 
 CPU = torch.device("cpu")
 NAMES = "certified_slope,steepest_slope,largest_norm,largest_entry"
@@ -39,8 +41,9 @@ def test_curves_have_each_measure_of_the_runs_own_weights(tmp_path):
         parameter.data = cohort.weights[name][0]
     tokens = torch.as_tensor(specs[1].setting.table().tokens).long()
     row = results.curves[(results.curves["run_id"] == specs[1].run_id) & (results.curves["step"] == 10)].iloc[0]
-    assert row["certified_slope"] == certificate(model, reach(model, tokens)).slope
     assert row["largest_entry"] == largest_entry(model, tokens)
+    exact = copy.deepcopy(model).double()
+    assert row["certified_slope"] == certificate(exact, reach(exact, tokens)).slope
     hidden = [norm(w.detach()) for name, w in model.named_parameters() if "blocks" in name or "head" in name]
     assert row["largest_norm"] == max(hidden)
     assert 0 < row["steepest_slope"] <= row["certified_slope"]
@@ -98,3 +101,52 @@ def test_a_measure_of_ones_own_is_a_function(monkeypatch):
     found = trainer.evaluate(start([spec], CPU, places=trainer.places))
     assert found["parameters"][0] == sum(w.numel() for w in spec.setting.model().parameters())
     assert dict(spec.setting.versions)["measure.parameters"].startswith("source:")
+
+
+def test_a_lower_bound_is_below_an_upper_one_though_weights_are_float32():
+    own = {"task.p": 7, "model.name": "mlp", "model.inputs": "summed", "model.depth": 1, "model.width": 24}
+    setting = run_spec(own, 0).setting
+    tokens = torch.as_tensor(setting.table().tokens).long()
+    for seed in range(5):  # one path that is open everywhere: both bounds are its slope
+        model = setting.started_model()
+        draws = torch.Generator().manual_seed(seed)
+        between, first, last = (torch.rand(count, generator=draws) for count in (24, 128, 7))
+        for w, value in zip(
+            (model.first.embedding.weight, model.hidden[0].weight, model.head.weight),
+            (
+                model.first.embedding.weight.detach().abs(),
+                torch.outer(between, first),
+                torch.outer(last, between),
+            ),
+            strict=True,
+        ):
+            w.data = value
+        found = measured(["certified_slope", "steepest_slope"], model, tokens)
+        assert found["steepest_slope"] <= found["certified_slope"] <= found["steepest_slope"] * (1 + 1e-6)
+
+
+def test_a_measure_that_changes_weights_does_not_change_the_run(monkeypatch):
+    monkeypatch.setattr(measures, "_entries", dict(measures._entries))
+
+    @measure
+    def shaken(model, tokens):
+        """How large the weights are made."""
+        with torch.no_grad():
+            return float(sum(w.mul_(2).sum() for w in model.parameters()))
+
+    spec = run_spec({**SMALL, "measures": "shaken"}, 0)
+    trainer = Trainer(spec.setting, CPU)
+    cohort = start([spec], CPU, places=trainer.places)
+    before = {name: w.clone() for name, w in cohort.weights.items()}
+    trainer.evaluate(cohort)
+    assert all(torch.equal(cohort.weights[name], w) for name, w in before.items())
+
+
+def test_a_measure_cannot_take_the_place_of_a_column():
+    def validation_accuracy(model, tokens):
+        """One."""
+        return 1.0
+
+    with pytest.raises(BadInput, match="cannot have the name validation_accuracy"):
+        measure(validation_accuracy)
+    assert set(METRICS) < set(COLUMNS)

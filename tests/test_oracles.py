@@ -520,6 +520,16 @@ def test_a_tangent_step_of_scion_leaves_the_sphere_by_the_square_of_its_length()
         assert (new - w).square().mean(1).sqrt().min() >= 1.9 * lr
 
 
+@pytest.mark.parametrize("tangent", [True, False])
+def test_a_row_that_scion_has_not_seen_for_long_moves_no_farther_than_others(tangent):
+    """Its momentum is so small that squares beside the largest underflow: it went 3 · 10¹² times as far."""
+    w, g = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.ones(3, 4)
+    g[0], g[1] = torch.tensor([1.0, -1.0, 1.0, 1.0]) * 1e-24, 0.0
+    numbers = dict(embedding_lr=0.1, momentum=0.0, weight_decay=0.0, tangent=tangent)
+    moved = (one_step("scion", w, g, Role.EMBEDDING, **numbers) - w).square().mean(1).sqrt()
+    assert moved[1] == 0 and moved[[0, 2]].min() > 0.19 and moved.max() <= 0.2 * (1 + 1e-5)
+
+
 # --- preconditioned ---------------------------------------------------------------------------------------------------
 
 

@@ -228,7 +228,7 @@ class Trainer:
         for run, spec in enumerate(cohort.specs):
             if spec not in found:
                 for name, parameter in model.named_parameters():
-                    parameter.data = cohort.weights[name][run].detach().cpu()
+                    parameter.data = cohort.weights[name][run].detach().cpu().clone()  # whatever a measure does
                 found[spec] = measured(names, model, tokens)
         return {name: np.array([found[spec][name] for spec in cohort.specs]) for name in names}
 

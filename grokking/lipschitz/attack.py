@@ -4,6 +4,7 @@ Sizes are those of `grokking.lipschitz.certificate`: of inputs the largest root 
 found here is at most the slope that is certified there, or that is wrong.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -50,12 +51,17 @@ def reach(model: nn.Module, tokens: Tensor) -> float:
 
 def size(x: Tensor) -> Tensor:
     """[example, (position,) width] → [example]: the largest root mean square of a position."""
-    return x.square().mean(-1).sqrt().flatten(1).amax(1) if x.dim() > 2 else x.square().mean(-1).sqrt()
+    return _rms(x).flatten(1).amax(1) if x.dim() > 2 else _rms(x)
+
+
+def _rms(x: Tensor) -> Tensor:
+    """Along the last axis; never quite 0, where its gradient would be NaN."""
+    return x.square().mean(-1).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
 
 
 def within(x: Tensor, reach: float) -> Tensor:
     """The nearest input of the domain: every position's root mean square is at most `reach`."""
-    return x * (reach / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-300)).clamp_max(1.0)
+    return x * (reach / _rms(x)[..., None]).clamp_max(1.0)
 
 
 def steepest(f: Through, x: Tensor, iterations: int = 30) -> tuple[Tensor, Tensor]:
@@ -78,8 +84,8 @@ def steepest(f: Through, x: Tensor, iterations: int = 30) -> tuple[Tensor, Tenso
 
 
 def _spread(x: Tensor) -> Tensor:
-    """Every position at root mean square 1."""
-    return x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-300)
+    """Every position at root mean square 1, but for those that are 0."""
+    return x / _rms(x)[..., None]
 
 
 def attacked(f: Through, x: Tensor, reach: float, steps: int = 200, rate: float = 0.05) -> Pairs:
@@ -105,8 +111,7 @@ def attacked(f: Through, x: Tensor, reach: float, steps: int = 200, rate: float 
 
 
 def _measured(f: Through, x: Tensor, y: Tensor) -> Pairs:
-    apart = (f(x) - f(y)).square().mean(-1).sqrt()
-    return Pairs(x, y, apart / size(x - y).clamp_min(1e-12))
+    return Pairs(x, y, _rms(f(x) - f(y)) / size(x - y).clamp_min(1e-12))
 
 
 def _better(a: Pairs, b: Pairs) -> Pairs:
@@ -147,7 +152,8 @@ def certified_accuracy(scores: Tensor, labels: Tensor, slope: float, radius: flo
     """Share of the examples whose answer cannot change within this Euclidean distance, by a certified slope.
 
     A Euclidean distance r is at most r / √width in size, whatever positions it is spread over; scores then move by slope · r / √width in
-    root mean square, and the difference of two of them by at most √(2 · classes) as much.
+    root mean square, and the difference of two of them by at most √(2 · classes) as much. `slope` must hold that far from the examples:
+    for a reach of theirs and r / √width.
     """
     right = scores.gather(1, labels[:, None])[:, 0]
     wrong = scores.scatter(1, labels[:, None], -torch.inf).amax(1)
@@ -155,17 +161,18 @@ def certified_accuracy(scores: Tensor, labels: Tensor, slope: float, radius: flo
 
 
 def largest_entry(model: nn.Module, tokens: Tensor) -> float:
-    """The largest absolute number that any module gives out on these examples."""
+    """The largest absolute number that any module gives out on these examples, or that is a score; NaN where one is."""
     found = [0.0]
 
     def look(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.is_floating_point():
-            found[0] = max(found[0], float(output.detach().abs().amax()))
+            largest = float(output.detach().abs().amax())
+            found[0] = largest if math.isnan(largest) else max(found[0], largest)  # NaN stays: nothing is larger
 
     handles = [module.register_forward_hook(look) for module in model.modules()]
     try:
         with torch.no_grad():
-            getattr(model, "plain", model)(tokens)
+            look(model, tokens, getattr(model, "plain", model)(tokens))
     finally:
         for handle in handles:
             handle.remove()

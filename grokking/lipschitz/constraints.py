@@ -98,11 +98,15 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def top(w: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
-    """u [out], s [], v [in] of the largest singular value of W, by power iteration from v: s is never too large."""
+    """u [out], s [], v [in] of the largest singular value of W, by power iteration from v: s is never too large.
+
+    v stays where W sends it to 0, as a matrix that is still 0 does: from v = 0 nothing would ever be found again.
+    """
     if iterations < 1:
         raise BadInput(f"transform option iterations = {iterations}; allowed: integers from 1 on")
     for _ in range(iterations):
-        v = _unit(w.T @ _unit(w @ v))
+        new = _unit(w.T @ _unit(w @ v))
+        v = torch.where((new != 0).any(), new, v)
     along = w @ v
     return _unit(along), along.square().sum().sqrt(), v
 
@@ -159,7 +163,9 @@ def stiefel(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[Tensor, St
 
     W ← bound · √(out / in) · U Vᵀ   of W = U S Vᵀ
 
-    `method`: "svd", exactly, or Newton–Schulz with "you6", whose values end up to 0.5 % lower and never higher.
+    Directions in which W vanishes stay out, as 0.
+    `method`: "svd", exactly, or Newton–Schulz with "you6", whose values never end higher, and those from 0.01 ‖W‖_F on up to 0.5 %
+    lower.
     Source: Newhouse et al. 2025, arXiv 2507.13338
     """
     return h.bound * size(w) * _orthogonal(w, h), state
@@ -202,8 +208,9 @@ def spectral_soft_cap(w: Tensor, state: State, h: Numbers, role: Role) -> tuple[
 
     α is the least with which nothing up to bound · (1 - lr · weight_decay) + lr · inflation ends above the bound. So ‖W‖ stays
     within it where it begins there, and where updates before their learning rate have ‖U‖ ≤ inflation: Muon with scale="spectral",
-    and `inflation` what its orthogonalization lets singular values exceed 1 by (jordan 1.21, you5 1.15, svd and you6 1), and
-    where lr · (inflation - bound · weight_decay) ≤ 1.6 · bound.
+    and `inflation` what its orthogonalization lets singular values end at (jordan 1.21, you5 1.15, svd and you6 1), on matrices
+    that have the optimizer's `lr` and no rate of their own, and where lr · (inflation - bound · weight_decay) ≤ 1.6 · bound:
+    beyond that values grow without end.
     Newhouse et al. solve for the largest value alone, which is not the one that ends highest when steps are long.
     Source: Newhouse et al. 2025, arXiv 2507.13338, theorem 3.1
     """

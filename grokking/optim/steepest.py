@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from grokking.optim import ENTRYWISE, Numbers, State, optimizer, zeros
-from grokking.optim.orthogonalize import normalized
 from grokking.optim.spectral import among, orthogonalized, shape_factor
 from grokking.registry import Scalar
 from grokking.roles import Geometry, Role, Update
@@ -71,10 +70,15 @@ def scion(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tupl
 
 def _unit(u: Tensor, w: Tensor, axis: int, tangent: bool) -> Tensor:
     """Rows (axis -1) or columns (axis 0) of u at root mean square 1, 0 where they are 0; `tangent`: without what is along w's."""
-    u = normalized(u)  # so that squares of tiny gradients do not underflow
+    u = _largest_1(u, axis)  # so that squares of tiny gradients do not underflow, nor those of a row unseen for long
     if tangent:
         along = (u * w).sum(axis, keepdim=True) / w.square().sum(axis, keepdim=True).clamp_min(
             torch.finfo(w.dtype).tiny
         )
-        u = u - along * w
+        u = _largest_1(u - along * w, axis)
     return u / u.square().mean(axis, keepdim=True).sqrt().clamp_min(torch.finfo(u.dtype).tiny)
+
+
+def _largest_1(u: Tensor, axis: int) -> Tensor:
+    """Each row (or column) over its largest entry; 0 where it is 0, or too small for a number."""
+    return u / u.abs().amax(axis, keepdim=True).clamp_min(torch.finfo(u.dtype).tiny)

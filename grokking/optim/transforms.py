@@ -210,7 +210,7 @@ def freeze(updates: Tree, weights: Tree, state: States, h: Numbers) -> tuple[Tre
 
     update ← 0 where step > after, for embeddings and head
 
-    A transform named behind this one may still move them.
+    A transform named behind this one may still move them, and so may any constraint.
     Source: Janati et al. 2026, arXiv 2608.07436
     """
     frozen = h.step > h.after
