@@ -434,3 +434,9 @@ def test_a_rule_without_a_base_width_would_never_scale_anything_and_is_refused()
             return Factors(lr=part.width**-0.5)
 
     assert "unbased" not in scalings
+
+
+@pytest.mark.parametrize(("model", "factor"), [("transformer", 0.5**0.5), ("lipschitz_transformer", 1.0)])
+def test_scores_that_are_divided_by_their_channels_are_not_divided_once_more(model, factor):
+    own = {"model.name": model, "model.width": 128, "scaling.name": "mup", "scaling.base_width": 64}
+    assert run_spec({**own, "optimizer.name": "muon"}, 0).setting.factors["scores"].forward == pytest.approx(factor)

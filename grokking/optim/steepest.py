@@ -49,7 +49,7 @@ def scion(w: Tensor, grad: Tensor, state: State, h: Numbers, role: Role) -> tupl
     m ← momentum · m + (1 - momentum) · grad;   u ← momentum · m + (1 - momentum) · grad   (without nesterov u ← m);
     w ← (1 - lr · weight_decay) · w - lr · d,   d = √(out / in) · orthogonalize(u), or the rows of u at root mean square 1
 
-    Decay: decoupled; weights then have a norm of at most 1 / weight_decay, the constrained form of the paper.
+    Decay: decoupled; weights then have a norm of at most 1 / weight_decay, the constrained form of the paper (with `jordan` 1.2 of that).
     `embedding`, `head`, each with its own rate: "rows", "columns" (of root mean square 1), "sign" (entries of ± 1) or "spectral".
     Gains and biases: root mean square 1, as a row. `tangent`: u loses what is along each row (or column) of w, as on a sphere (with the constraint
     `oblique`). `orthogonalize`: as of muon.
