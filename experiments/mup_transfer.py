@@ -18,7 +18,6 @@ Definition Loss: training loss after 64 steps. Grokking: steps to the first eval
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import matplotlib
@@ -187,6 +186,18 @@ def starts(rates: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([drifts(rates[rates["width"] >= width]) for width in widths], ignore_index=True)
 
 
+DRIFT = ("drift", "drift_low", "drift_high")
+
+
+def beside(table: pd.DataFrame, starts: pd.DataFrame) -> pd.DataFrame:
+    """The drifts from the narrowest width on, and beside each those from the next two, in columns that end in the width."""
+    key = ["optimizer", "rule"]
+    for width in sorted(starts["from"].unique())[1:3]:
+        own = starts[starts["from"] == width].set_index(key)[[*DRIFT, "n", "at_end"]]
+        table = table.join(own.add_suffix(f"_{width}"), on=key)
+    return table
+
+
 def _ends(each: NDArray[np.float64]) -> dict[str, float]:
     """95 % intervals of the mean: Student's t, and the bias-corrected bootstrap."""
     names = ("drift_low", "drift_high", "drift_boot_low", "drift_boot_high")
@@ -241,7 +252,7 @@ def at_best(runs: pd.DataFrame) -> pd.DataFrame:
 def _drawing(name: str, runs: pd.DataFrame, words: str, machines: Sequence[str]) -> Drawing:
     worst = float(runs["steps"].iloc[0]) if "grokking" in name else np.inf
     rates = best_rates(runs, worst)
-    table, best = drifts(rates), at_best(runs)
+    table, best = beside(drifts(rates), starts(rates)), at_best(runs)
     n, first = int(runs.groupby(["optimizer.name", "rule", "width", "lr"]).size().min()), runs.iloc[0]
     widths = sorted(runs["width"].unique())
     shades = dict(zip(widths, matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, len(widths))), strict=True))
@@ -279,7 +290,7 @@ def _drawing(name: str, runs: pd.DataFrame, words: str, machines: Sequence[str])
         "runs": runs.drop(columns=["rule", "width", "lr", "value"]),
     }
     tables["runs"] = tables["runs"].drop(columns="gap", errors="ignore").drop_duplicates("run_id")
-    return Drawing(name, figure, tables, n, _verdict(name, table), partial(markdown, starts=tables["starts"]))
+    return Drawing(name, figure, tables, n, _verdict(name, table), markdown)
 
 
 TITLES = {"standard": "standard", "mup": "muP"}
@@ -330,17 +341,24 @@ def _verdict(name: str, table: pd.DataFrame) -> Verdict | None:
     )
 
 
-def markdown(table: pd.DataFrame, starts: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
     """The drifts as they stand in a document, from the narrowest width on and from the next two."""
-    widths = sorted(starts["from"].unique())[:3]
-    head = ("optimizer", "parametrization", *(f"from width {width} (n, at an end)" for width in widths), "bootstrap")
+    later = [int(name.removeprefix("n_")) for name in table if name.startswith("n_")]
+    head = (
+        "optimizer",
+        "parametrization",
+        *(f"from width {w} (n, at an end)" for w in (table["from"].iloc[0], *later)),
+        "bootstrap",
+    )
     rows = []
     for row in table.to_dict("records"):
-        own = starts[(starts["optimizer"] == row["optimizer"]) & (starts["rule"] == row["rule"])].set_index("from")
-        found = [
-            f"{interval(line, 'drift', 2)} ({line['n']:.0f}, {line['at_end']:.0f})"
-            for line in own.loc[widths].to_dict("records")
-        ]
+        found = [_told(row, end) for end in ("", *(f"_{width}" for width in later))]
         boot = "–" if pd.isna(row["drift_boot_low"]) else f"[{row['drift_boot_low']:.2f}, {row['drift_boot_high']:.2f}]"
         rows.append((label(row["optimizer"]), TITLES[row["rule"]], *found, boot))
     return markdown_table(head, rows)
+
+
+def _told(row: Mapping[Any, Any], end: str) -> str:
+    line = {name: row[name + end] for name in DRIFT}
+    drift = "–" if pd.isna(line["drift"]) else interval(line, "drift", 2)
+    return f"{drift} ({row['n' + end]:.0f}, {row['at_end' + end]:.0f})"

@@ -22,7 +22,7 @@ from grokking.survival import (
 
 UNDOTTED = (  # settings without a dot; runs.py imports torch, so they stand here
     *("train_fraction", "batch_size", "steps", "threshold", "linger"),
-    *("precision", "transforms", "prompt", "label_noise"),
+    *("precision", "transforms", "measures", "prompt", "label_noise"),
 )
 
 
