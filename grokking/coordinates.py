@@ -2,8 +2,8 @@
 
 A scaling rule is right where the slope of log size against log width is what theory says (Yang et al. 2022, arXiv 2203.03466,
 appendix D). Theory is of the limit: slopes are of the widest three widths, as those of narrower ones are seen to fall on the way there
-(of Adam's update of a transformer's keys 0.18, 0.10 and 0.06 from one doubling to the next). Sizes are taken of each named layer, with a few examples only: an update is a sum over examples, and
-theory holds where widths are many times their number.
+(of Adam's update of a transformer's keys 0.18, 0.10 and 0.06 from one doubling to the next, experiments/mup_stages.py). Sizes are taken of
+each named layer, with a few examples only: an update is a sum over examples, and theory holds where widths are many times their number.
 
 start    root mean square of what a layer gives out, before the first step
 change   root mean square of what the steps changed in it
