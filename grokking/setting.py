@@ -7,7 +7,7 @@ import torch
 
 from grokking.errors import BadInput, words
 from grokking.inits import inits, spread
-from grokking.lipschitz import constraints  # noqa: F401  (they register themselves)
+from grokking.lipschitz import constraints, slopes  # noqa: F401  (they register themselves)
 from grokking.losses import losses
 from grokking.measures import measures
 from grokking.models import models

@@ -12,9 +12,11 @@ import torch
 from grokking.engine.cohort import start
 from grokking.engine.trainer import Trainer
 from grokking.errors import BadInput
-from grokking.lipschitz.attack import accuracy, attacked, certified_accuracy, largest_entry, size, steepest, within
+from grokking.lipschitz.attack import accuracy, attacked, certified_accuracy, size, steepest, within
 from grokking.lipschitz.certificate import certificate, norm
 from grokking.lipschitz.constraints import TOP, capped, soft_cap, top
+from grokking.lipschitz.lifting import constraint
+from grokking.measures import largest_entry
 from grokking.optim import Numbers, State
 from grokking.optim.transforms import transform, transforms
 from grokking.roles import Role
@@ -151,6 +153,24 @@ def test_the_published_excesses_are_those_of_the_table_and_no_promise_is_broken(
         assert len(own) == 2 * 10
     some = constraint_excess.excess("spectral_cap", {}, "muon")
     assert (some["excess"] <= constraint_excess.PROMISED).all()
+
+
+def test_a_constraint_of_ones_own_is_a_function_of_one_matrix(monkeypatch):
+    monkeypatch.setattr(transforms, "_entries", dict(transforms._entries))
+
+    @constraint(on="head", limit=0.1)
+    def clamped(w, state, h, role):
+        """w ← min(max(w, -limit), limit)"""
+        assert role is Role.HEAD
+        return torch.minimum(torch.maximum(w, -h.limit), h.limit).to(w.dtype), state
+
+    specs = [run_spec({**PERCEPTRON, "transforms": "clamped", "transform.clamped.limit": own}, 0) for own in (0.1, 0.2)]
+    assert dict(specs[0].setting.versions)["transform.clamped"].startswith("source:")
+    trainer = Trainer(specs[0].setting, CPU)
+    cohort = start(specs, CPU, places=trainer.places)
+    trainer.advance(cohort, 1)
+    assert cohort.weights["head.weight"].abs().amax((1, 2)).tolist() == pytest.approx([0.1, 0.2])
+    assert float(cohort.weights["hidden.0.weight"].abs().amax()) > 0.2
 
 
 # --- certificate and attack ---------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from grokking.errors import BadInput
 from grokking.execute.signals import Stop
 from grokking.execute.unit import Terms, train_unit
 from grokking.later import without_later
-from grokking.lipschitz.attack import largest_entry, reach
+from grokking.lipschitz.attack import reach
 from grokking.lipschitz.certificate import certificate, norm
-from grokking.measures import COLUMNS, measure, measured, measures
+from grokking.measures import COLUMNS, largest_entry, measure, measured, measures
 from grokking.runs import run_spec
 from grokking.store import METRICS, load, prepare
 

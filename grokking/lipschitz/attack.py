@@ -4,7 +4,6 @@ Sizes are those of `grokking.lipschitz.certificate`: of inputs the largest root 
 found here is at most the slope that is certified there, or that is wrong.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -158,22 +157,3 @@ def certified_accuracy(scores: Tensor, labels: Tensor, slope: float, radius: flo
     right = scores.gather(1, labels[:, None])[:, 0]
     wrong = scores.scatter(1, labels[:, None], -torch.inf).amax(1)
     return float((right - wrong > (2 * scores.shape[1]) ** 0.5 * slope * radius / width**0.5).double().mean())
-
-
-def largest_entry(model: nn.Module, tokens: Tensor) -> float:
-    """The largest absolute number that any module gives out on these examples, or that is a score; NaN where one is."""
-    found = [0.0]
-
-    def look(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.is_floating_point():
-            largest = float(output.detach().abs().amax())
-            found[0] = largest if math.isnan(largest) else max(found[0], largest)  # NaN stays: nothing is larger
-
-    handles = [module.register_forward_hook(look) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            look(model, tokens, getattr(model, "plain", model)(tokens))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0]

@@ -33,11 +33,11 @@ from torch import Tensor, nn
 
 from grokking.errors import BadInput
 from grokking.models.mlp import MLP
-from grokking.models.parts import FeedForward, Linear, Norm, gelu_1, silu
+from grokking.models.parts import GELU_SLOPE, FeedForward, Linear, Norm, gelu_1, silu
 from grokking.models.transformer import Attention, Block, Transformer
 from grokking.softmax import SOFTMAXES
 
-SLOPES = {F.relu: 1.0, F.gelu: 1.1290, gelu_1: 1.0, silu: 1.0999, torch.tanh: 1.0}  # at most; all are 0 at 0
+SLOPES = {F.relu: 1.0, F.gelu: GELU_SLOPE, gelu_1: 1.0, silu: 1.0999, torch.tanh: 1.0}  # at most; all are 0 at 0
 ROUNDING = 1 + 1e-9  # of norms that are found in float64
 
 

@@ -99,7 +99,7 @@ def _soap_slots(role: Role, options: Mapping[str, Scalar]) -> Slots:
     max_size=256,
     state=_soap_slots,
     # In bases of its own every direction that gradients ever had becomes as large as the first, so their number decides. Perceptron,
-    # widths 64 to 256: as SPECTRAL the hidden update grows like width^0.6 (in float64, too), as ENTRYWISE the scores' change falls
+    # a dozen examples, widths 64 to 256: as SPECTRAL the hidden update grows like width^0.6 (in float64, too), as ENTRYWISE the scores' change falls
     # like width^-0.6; with eps=1e-4 SPECTRAL is right, but only while max_size rotates both sides at every width.
     update=None,
 )
