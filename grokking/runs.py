@@ -13,6 +13,8 @@ from grokking.optim.transforms import named, transforms
 from grokking.registry import Entry, Scalar, Settings, listed
 from grokking.setting import DEFAULTS, ENGINE_VERSION, KINDS, Setting, contract, version_of
 
+SMALLEST_EPSILON = 1e-15  # 1.2e-38 is the square of 1.1e-19
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -26,6 +28,11 @@ class RunSpec:
     def run_id(self) -> str:
         """Hash of the canonical description; what is stored under it is final."""
         return hashlib.sha256(json.dumps(self.description(), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def needs_subnormals(self) -> bool:
+        """Whether numbers below 1.2e-38 may matter: squares of gradients do beside an epsilon as small as their roots."""
+        return any(name.endswith("eps") and 0 < value < SMALLEST_EPSILON for name, value in self.hyper)
 
     def description(self) -> dict[str, object]:
         """The complete description as plain JSON values."""

@@ -46,7 +46,7 @@ def plan(
     started: Iterable[Sequence[str]] = (),
     fitting: Callable[[RunSpec], int] = lambda spec: sys.maxsize,
 ) -> list[list[RunSpec]]:
-    """Cohorts of runs with one setting, at most `width` wide, and at least `workers` of them where runs suffice.
+    """Cohorts of runs with one setting, which need subnormal numbers or do not, at most `width` wide, and at least `workers` of them where runs suffice.
 
     `fitting` says how many runs like this one fit into memory side by side.
 
@@ -59,14 +59,14 @@ def plan(
     for run_ids in started:
         if all(run_id in by_id for run_id in run_ids):
             cohorts.append([by_id.pop(run_id) for run_id in run_ids])
-    by_setting: dict[Setting, list[RunSpec]] = {}
+    alike: dict[tuple[Setting, bool], list[RunSpec]] = {}
     for spec in by_id.values():
-        by_setting.setdefault(spec.setting, []).append(spec)
-    parts = {setting: math.ceil(len(group) / min(width, fitting(group[0]))) for setting, group in by_setting.items()}
+        alike.setdefault((spec.setting, spec.needs_subnormals), []).append(spec)
+    parts = {kind: math.ceil(len(group) / min(width, fitting(group[0]))) for kind, group in alike.items()}
     while sum(parts.values()) < min(workers - len(cohorts), len(by_id)):
-        parts[max(parts, key=lambda setting: len(by_setting[setting]) / parts[setting])] += 1
-    for setting, group in by_setting.items():
-        cuts = [len(group) * part // parts[setting] for part in range(parts[setting] + 1)]
+        parts[max(parts, key=lambda kind: len(alike[kind]) / parts[kind])] += 1
+    for kind, group in alike.items():
+        cuts = [len(group) * part // parts[kind] for part in range(parts[kind] + 1)]
         cohorts += [group[start:stop] for start, stop in itertools.pairwise(cuts)]
     return cohorts
 
