@@ -304,3 +304,23 @@ def test_freed_memory_is_kept_for_the_next_step():
     )
     assert kept < 10_000  # pages of 4 kB; every one touched anew is 150,000
     assert given_back > 1.5 * kept  # a kernel may map several pages at one fault
+
+
+def subnormals_are_kept():
+    return bool((torch.tensor([1e-40]) * 1).item())
+
+
+@pytest.mark.parametrize(("eps", "kept"), [(1e-8, False), (1e-25, True)])
+def test_subnormal_numbers_count_as_zero_unless_epsilon_is_tiny(tmp_path, eps, kept):
+    prepare(tmp_path)
+    spec = run_spec({**TINY, "optimizer.eps": eps}, 0)
+    seen = [subnormals_are_kept() for _ in train_unit([spec], Terms(tmp_path, "cpu"), Stop())]
+    assert set(seen) == {kept}
+    assert subnormals_are_kept()  # the caller's arithmetic is as it was
+
+
+def test_runs_that_need_subnormal_numbers_are_not_trained_beside_others():
+    specs = [run_spec({**TINY, "optimizer.eps": eps}, seed) for seed in range(2) for eps in (1e-8, 1e-25, 1e-6)]
+    assert len({spec.setting for spec in specs}) == 1
+    found = [{spec.needs_subnormals for spec in cohort} for cohort in plan(specs, 8)]
+    assert sorted(map(sorted, found)) == [[False], [True]]
