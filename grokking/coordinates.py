@@ -41,13 +41,16 @@ BY_ITSELF = -0.5  # what random weights make of the scores, and of those of atte
 
 
 def coordinates(settings: Settings, widths: Sequence[int], seeds: Sequence[int], steps: int = 10) -> pd.DataFrame:
-    """Sizes of a model with these settings at each width: columns width, seed, name, what ("start", "change", "update"), size."""
+    """Sizes of a model with these settings at each width: columns width, seed, name, what ("start", "change", "update"), size.
+
+    With 0 `steps` nothing changes, and only the start is worth reading.
+    """
     return pd.concat([_at_width(settings, width, seeds, steps) for width in widths], ignore_index=True)
 
 
 def specs_of(settings: Settings, width: int, seeds: Sequence[int], steps: int) -> list[RunSpec]:
     """What is measured at one width: these settings on a few examples; `BadInput` where they are none."""
-    specs = [run_spec({**FEW, **settings, "model.width": width, "steps": steps}, seed) for seed in seeds]
+    specs = [run_spec({**FEW, **settings, "model.width": width, "steps": max(steps, 1)}, seed) for seed in seeds]
     if specs[0].setting.external:
         name = specs[0].setting.name("optimizer")
         raise BadInput(
