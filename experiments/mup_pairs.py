@@ -70,8 +70,7 @@ def checked(model: str, name: str) -> pd.DataFrame:
 def before_training(model: str) -> pd.DataFrame:
     """The slopes of what a model's layers give out at first."""
     parts = [STARTS[first : first + len(SEEDS)] for first in range(0, len(STARTS), len(SEEDS))]
-    sizes = pd.concat([coordinates(settings_of(model, "sgd"), widths_of(model), part, 0) for part in parts])
-    return slopes(sizes[sizes["what"] == "start"])
+    return slopes(pd.concat([coordinates(settings_of(model, "sgd"), widths_of(model), part, 0) for part in parts]))
 
 
 def measured(pairs: Sequence[tuple[str, str]], path: Path) -> Iterator[pd.DataFrame]:

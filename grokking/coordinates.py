@@ -43,7 +43,7 @@ BY_ITSELF = -0.5  # what random weights make of the scores, and of those of atte
 def coordinates(settings: Settings, widths: Sequence[int], seeds: Sequence[int], steps: int = 10) -> pd.DataFrame:
     """Sizes of a model with these settings at each width: columns width, seed, name, what ("start", "change", "update"), size.
 
-    With 0 `steps` nothing changes, and only the start is worth reading.
+    With 0 `steps` there is only the start.
     """
     return pd.concat([_at_width(settings, width, seeds, steps) for width in widths], ignore_index=True)
 
@@ -65,15 +65,13 @@ def _at_width(settings: Settings, width: int, seeds: Sequence[int], steps: int) 
     cohort = start(specs, CPU, places=trainer.places)
     tokens = trainer.data.tokens[trainer.data.batch(cohort)]
     weights, before = cohort.weights, outputs(trainer, cohort.weights, tokens)
+    found = {"start": {name: _rms(x) for name, x in before.items()}}
     while cohort.step < steps:
         trainer.advance(cohort, steps - cohort.step)
-    after = outputs(trainer, cohort.weights, tokens)
-    moved = {name: cohort.weights[name] - w for name, w in weights.items()}
-    found = {
-        "start": {name: _rms(x) for name, x in before.items()},
-        "change": {name: _rms(after[name] - x) for name, x in before.items()},
-        "update": acting(trainer, moved),
-    }
+    if steps:
+        after = outputs(trainer, cohort.weights, tokens)
+        found["change"] = {name: _rms(after[name] - x) for name, x in before.items()}
+        found["update"] = acting(trainer, {name: cohort.weights[name] - w for name, w in weights.items()})
     return _lines(width, specs, found)
 
 
