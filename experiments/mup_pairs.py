@@ -25,6 +25,7 @@ import tyro
 from tqdm import tqdm
 
 from grokking.coordinates import ALLOWED, coordinates, slopes
+from grokking.execute.unit import keep_freed_memory
 from grokking.models import models
 from grokking.optim import optimizers
 from grokking.publish import PUBLISHED, markdown_table, rewrite_documents
@@ -69,8 +70,7 @@ def checked(model: str, name: str) -> pd.DataFrame:
 @cache
 def before_training(model: str) -> pd.DataFrame:
     """The slopes of what a model's layers give out at first."""
-    parts = [STARTS[first : first + len(SEEDS)] for first in range(0, len(STARTS), len(SEEDS))]
-    return slopes(pd.concat([coordinates(settings_of(model, "sgd"), widths_of(model), part, 0) for part in parts]))
+    return slopes(coordinates(settings_of(model, "sgd"), widths_of(model), STARTS, 0))
 
 
 def measured(pairs: Sequence[tuple[str, str]], path: Path) -> Iterator[pd.DataFrame]:
@@ -115,6 +115,7 @@ def main(figures: Path = Path("figures"), publish: bool = False) -> None:
         publish: maintainers: also to figures/published, and rewrite the documents.
     """
     figures.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     found = pd.concat(measured(all_pairs(), figures / "mup_pairs.csv"), ignore_index=True)
     words = pairs_markdown(found)
     print(words)

@@ -32,6 +32,7 @@ from grokking.scaling import Place
 
 ALLOWED = 0.1  # between a slope and theory
 WIDEST = 3  # widths of which slopes are
+AT_ONCE = 4  # seeds: wide models of more of them leave the memory that is kept from step to step
 CPU = torch.device("cpu")
 FEW: Settings = {  # examples, so that even a narrow model is wide beside their number
     **{"task.name": "mod_add", "task.p": 5, "train_fraction": 0.2, "batch_size": 0},
@@ -45,7 +46,8 @@ def coordinates(settings: Settings, widths: Sequence[int], seeds: Sequence[int],
 
     With 0 `steps` there is only the start.
     """
-    return pd.concat([_at_width(settings, width, seeds, steps) for width in widths], ignore_index=True)
+    parts = [seeds[first : first + AT_ONCE] for first in range(0, len(seeds), AT_ONCE)]
+    return pd.concat([_at_width(settings, width, part, steps) for width in widths for part in parts], ignore_index=True)
 
 
 def specs_of(settings: Settings, width: int, seeds: Sequence[int], steps: int) -> list[RunSpec]:

@@ -1,0 +1,159 @@
+"""In how few steps can addition be learned? The entries to RECORDS.md, which has the rules.
+
+Claim      Cesista 2025 (Steepest descent on Stiefel, leloykun.github.io): a median of 44 full-batch steps over 64 seeds (p = 113), without
+           code; Chou 2025: tuned AdamW 111 epochs, ⊥AdamW 124, to 100 %; PeterPonyu/muon-norm-cap-grokking 2026: a transformer with Muon
+           and AdamW 50 to 75 steps (p = 97).
+Here       Each entry as its recipe has it, on the seeds of the rules: where it is from, and ours at p = 113 and 97 with 40 % and 30 % of the
+           examples, with the numbers that were chosen at p = 113 with 40 %.
+Definition Steps to the first evaluation with validation accuracy >= 0.95, after every step; and to the first from which it stays there for
+           half as long again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from grokking.plotting import COLORS, GREY, Drawing, caption, steps_axis, style
+from grokking.publish import interval, markdown_table
+from grokking.recipes import RECIPES, published_steps
+from grokking.registry import Settings
+from grokking.store import Results
+from grokking.study import Study
+from grokking.survival import median_steps
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is added, and how much of it is seen."""
+
+    p: int
+    share: float
+
+    def __str__(self) -> str:
+        return f"p = {self.p}, {self.share:.0%}"
+
+    def settings(self) -> Settings:
+        """Of a run in this cell."""
+        return {"task.p": self.p, "train_fraction": self.share}
+
+
+CELLS = tuple(Cell(p, share) for share in (0.4, 0.3) for p in (113, 97))
+ENTRIES: dict[str, tuple[Cell, ...]] = {  # recipe → where it is run
+    "fewest_steps_symmetric": CELLS,
+    "fewest_steps": CELLS,
+    "cesista2025_stiefel": CELLS[:1],
+    "muon_norm_cap2026": CELLS[1:2],
+    "chou2025": CELLS[:1],
+    "chou2025_orthograd": CELLS[:1],
+}
+SYMMETRIC = {name for name in ENTRIES if RECIPES[name].settings.get("model.inputs") == "summed"}
+SEEDS = range(64)
+
+
+def studies(name: str, changed: Settings, seeds: Sequence[int] = SEEDS) -> list[Study]:
+    """The runs of an entry, one study for each cell."""
+    return [
+        Study({**RECIPES[name].settings, "threshold": 0.95, **cell.settings(), **changed}, [{}], seeds)
+        for cell in ENTRIES[name]
+    ]
+
+
+SMALL: Settings = {"task.p": 11, "train_fraction": 0.6}
+STUDIES = {
+    "smoke": [studies(name, SMALL, range(2))[0] for name in ("fewest_steps", "chou2025")],
+    "laptop": [study for name in ENTRIES for study in studies(name, {})],
+}
+RUN_STEPS = {"smoke": 0, "laptop": 0}  # at most: the sum of all budgets
+
+
+def draw(results: Results) -> Sequence[Drawing]:
+    """Each run a dot, a line for each entry."""
+    of = {
+        spec.run_id: (name, str(cell))
+        for name, cells in ENTRIES.items()
+        for changed in ({}, SMALL)
+        for cell, study in zip(cells, studies(name, changed), strict=True)
+        for spec in study.specs()
+    }
+    runs = results.runs.assign(
+        entry=[of[run_id][0] for run_id in results.runs["run_id"]],
+        cell=[of[run_id][1] for run_id in results.runs["run_id"]],
+    )
+    table = summary(runs)
+    with style():
+        figure = Figure(figsize=(11, 0.55 * len(ENTRIES) + 1.6), layout="constrained")
+        shown = [str(cell) for cell in CELLS if str(cell) in set(runs["cell"])]
+        panels = figure.subplots(1, len(shown), sharey=True, sharex=True, squeeze=False)[0]
+        for axes, cell in zip(panels, shown, strict=True):
+            _panel(axes, table[table["cell"] == cell], runs[runs["cell"] == cell])
+            axes.set_title(cell)
+        panels[0].set_yticks(range(len(ENTRIES)), list(ENTRIES))
+        caption(
+            figure,
+            f"x + y (mod p), the share of the examples that is trained on above; n = {table['n'].min()} seeds. Each dot a run: the first step after which "
+            "95 % of the validation set are right; black: their median; ring: the median of the first step from which it stays so for half as "
+            "long again; grey: as published (to 100 % for chou2025). Symmetric: knows that x + y = y + x. "
+            f"Trained on: {'; '.join(results.machines)}.",
+        )
+    tables = {"": table, "runs": runs.drop(columns=["entry", "cell"])}
+    return [Drawing("speedrun", figure, tables, int(table["n"].min()), None, markdown)]
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """One line for each entry and cell."""
+    lines = []
+    for (name, cell), own in runs.groupby(["entry", "cell"], sort=False):
+        line: dict[str, Any] = {"entry": name, "cell": cell, "n": len(own)}
+        for event, column in (("generalize", "steps_to_generalize"), ("sustain", "steps_to_sustain")):
+            reached = own[column].notna().to_numpy()
+            median = median_steps(own[column].where(reached, own["steps"]).to_numpy(float), reached)
+            line |= {f"{event}_events": int(reached.sum()), event: median.value}
+            line |= {f"{event}_low": median.low, f"{event}_high": median.high}
+        steps = own["steps_to_generalize"].astype(float)
+        line |= {"first": steps.min(), "last": steps.max(), "memorize": own["steps_to_memorize"].astype(float).median()}
+        lines.append(line)
+    order = {(name, str(cell)): at for at, (name, cell) in enumerate((n, c) for c in CELLS for n in ENTRIES)}
+    return pd.DataFrame(lines).sort_values(
+        "entry", key=lambda _: [order.get((line["entry"], line["cell"]), 0) for line in lines], ignore_index=True
+    )
+
+
+def _panel(axes: Axes, table: pd.DataFrame, runs: pd.DataFrame) -> None:
+    for line in table.to_dict("records"):
+        at = list(ENTRIES).index(line["entry"])
+        own = np.sort(runs.loc[runs["entry"] == line["entry"], "steps_to_generalize"].dropna().to_numpy(float))
+        y = at + np.linspace(-0.3, 0.3, len(own))
+        axes.plot(own, y, "o", ms=2.5, mew=0, alpha=0.7, color=COLORS["muon" if at < 2 else "adamw"])
+        for event, look in (("generalize", {"marker": "|", "ms": 16, "mew": 1.6}), ("sustain", {"marker": "o", "mfc": "none"})):
+            axes.plot([line[event]], [at], color="black", ls="", **look)
+        within = RECIPES[line["entry"]].within
+        if within is not None:
+            axes.plot(within, [at, at], lw=9, color=GREY, alpha=0.35, solid_capstyle="butt", zorder=0)
+    axes.set_ylim(len(ENTRIES) - 0.5, -0.5)
+    steps_axis(axes)
+    axes.grid(axis="y", visible=False)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table as it stands in a document."""
+    head = ("entry", "examples", "all runs", "median steps", "from which it stays", "first and last run", "memorise", "published")
+    return markdown_table(head, [_row(line) for line in table.to_dict("records")])
+
+
+def _row(line: Mapping[Any, Any]) -> tuple[str, ...]:
+    name = f"`{line['entry']}`" + (" (symmetric)" if line["entry"] in SYMMETRIC else "")
+    return (
+        name,
+        line["cell"],
+        f"{line['generalize_events']} of {line['n']}",
+        interval(line, "generalize"),
+        interval(line, "sustain"),
+        f"{line['first']:,.0f} to {line['last']:,.0f}",
+        "–" if pd.isna(line["memorize"]) else f"{line['memorize']:,.0f}",
+        published_steps(RECIPES[line["entry"]].within),
+    )
