@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 from grokking.plotting import COLORS, GREY, Drawing, caption, steps_axis, style
 from grokking.publish import markdown_table
-from grokking.recipes import RECIPES, published_steps
+from grokking.recipes import PAPERS, published_steps
 from grokking.registry import Settings
 from grokking.store import Results
 from grokking.study import Study
@@ -38,7 +38,7 @@ CUT: dict[str, int] = {  # budgets here, where the recipe's own is for a larger 
     **{"grokfast2024": 4_000, "prieto2025": 8_000, "tveit2025": 4_000, "wang2026": 5_000, "janati2026": 8_000},
     **{"egd2025": 3 * 116 * 9, "egd2025_sgd": 40_000, "wang2026_adamw": 5_000},
 }
-SEEDS = {name: range(3) for name in RECIPES} | {  # more where runs are short
+SEEDS = {name: range(3) for name in PAPERS} | {  # more where runs are short
     **{name: range(10) for name in ("chou2025", "cesista2025")},
     **{name: range(5) for name in ("grokfast2024", "tveit2025", "egd2025")},
 }
@@ -50,7 +50,7 @@ IN_A_ROW = {"janati2026": 6}  # evaluations that must reach the threshold
 
 def base(name: str) -> Settings:
     """The recipe's settings with our budget."""
-    own = RECIPES[name].settings
+    own = PAPERS[name].settings
     return {**own, "steps": CUT.get(name, own["steps"]), "linger": 0.25}
 
 
@@ -59,8 +59,8 @@ STUDIES = {
     "smoke": [
         Study({**base(name), **SMALL}, [{}], SEEDS[name][:1]) for name in ("tveit2025", "chou2025", "janati2026")
     ],
-    "laptop": [Study(base(name), [{}], SEEDS[name]) for name in RECIPES if name not in TOO_LARGE],
-    "paper": [Study(RECIPES[name].settings, [{}], SEEDS[name]) for name in RECIPES],
+    "laptop": [Study(base(name), [{}], SEEDS[name]) for name in PAPERS if name not in TOO_LARGE],
+    "paper": [Study(PAPERS[name].settings, [{}], SEEDS[name]) for name in PAPERS],
 }
 RUN_STEPS = {"smoke": 180, "laptop": 402_660, "paper": 6_920_000}  # at most: the sum of all budgets
 COMPILE = ("laptop",)
@@ -68,7 +68,7 @@ COMPILE = ("laptop",)
 
 def draw(results: Results) -> Sequence[Drawing]:
     """Published steps and ours, a line per recipe."""
-    named = {spec.run_id: spec_name for spec_name in RECIPES for spec in _specs(spec_name)}
+    named = {spec.run_id: spec_name for spec_name in PAPERS for spec in _specs(spec_name)}
     runs = results.runs.assign(recipe=results.runs["run_id"].map(named))
     curves = dict(list(results.curves.groupby("run_id")))
     runs["reached"] = [_reached(row, curves[row["run_id"]]) for row in runs.to_dict("records")]
@@ -88,7 +88,7 @@ def draw(results: Results) -> Sequence[Drawing]:
 
 def _specs(name: str) -> list[Any]:
     """The recipe's runs, at every scale."""
-    scales = (base(name), {**base(name), **SMALL}, RECIPES[name].settings)
+    scales = (base(name), {**base(name), **SMALL}, PAPERS[name].settings)
     return [spec for scale in scales for spec in Study(scale, [{}], SEEDS[name]).specs()]
 
 
@@ -103,8 +103,8 @@ def _reached(row: Mapping[Any, Any], curve: pd.DataFrame) -> float:
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """One line per recipe: what is published, what we measured, and whether they agree."""
     lines = []
-    for name in [name for name in RECIPES if name in set(runs["recipe"])]:
-        own, within = runs[runs["recipe"] == name], RECIPES[name].within
+    for name in [name for name in PAPERS if name in set(runs["recipe"])]:
+        own, within = runs[runs["recipe"] == name], PAPERS[name].within
         budget = int(own["steps"].iloc[0])
         lines.append(
             {
@@ -112,7 +112,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
                 "published_first": math.nan if within is None else within[0],
                 "published_last": math.nan if within is None else within[1],
                 "budget": budget,
-                "budget_published": RECIPES[name].settings["steps"],
+                "budget_published": PAPERS[name].settings["steps"],
                 "n": len(own),
                 "generalized": int(own["reached"].notna().sum()),
                 "sustained": int(own["sustained"].sum()),
@@ -181,7 +181,7 @@ def markdown(table: pd.DataFrame) -> str:
     rows = [
         (
             f"`{row['recipe']}`",
-            published_steps(RECIPES[row["recipe"]].within),
+            published_steps(PAPERS[row["recipe"]].within),
             _steps(row),
             f"{row['generalized']} of {row['n']} ({row['sustained']})",
             "–" if math.isnan(row["memorized_median"]) else f"{row['memorized_median']:,.0f}",

@@ -68,7 +68,7 @@ STUDIES = {
     "smoke": [studies(name, SMALL, range(2))[0] for name in ("fewest_steps", "chou2025")],
     "laptop": [study for name in ENTRIES for study in studies(name, {})],
 }
-RUN_STEPS = {"smoke": 0, "laptop": 0}  # at most: the sum of all budgets
+RUN_STEPS = {"smoke": 908, "laptop": 110_848}  # at most: the sum of all budgets
 
 
 def draw(results: Results) -> Sequence[Drawing]:
@@ -129,7 +129,10 @@ def _panel(axes: Axes, table: pd.DataFrame, runs: pd.DataFrame) -> None:
         own = np.sort(runs.loc[runs["entry"] == line["entry"], "steps_to_generalize"].dropna().to_numpy(float))
         y = at + np.linspace(-0.3, 0.3, len(own))
         axes.plot(own, y, "o", ms=2.5, mew=0, alpha=0.7, color=COLORS["muon" if at < 2 else "adamw"])
-        for event, look in (("generalize", {"marker": "|", "ms": 16, "mew": 1.6}), ("sustain", {"marker": "o", "mfc": "none"})):
+        for event, look in (
+            ("generalize", {"marker": "|", "ms": 16, "mew": 1.6}),
+            ("sustain", {"marker": "o", "mfc": "none"}),
+        ):
             axes.plot([line[event]], [at], color="black", ls="", **look)
         within = RECIPES[line["entry"]].within
         if within is not None:
@@ -141,7 +144,16 @@ def _panel(axes: Axes, table: pd.DataFrame, runs: pd.DataFrame) -> None:
 
 def markdown(table: pd.DataFrame) -> str:
     """The table as it stands in a document."""
-    head = ("entry", "examples", "all runs", "median steps", "from which it stays", "first and last run", "memorise", "published")
+    head = (
+        "entry",
+        "examples",
+        "all runs",
+        "median steps",
+        "from which it stays",
+        "first and last run",
+        "memorise",
+        "published",
+    )
     return markdown_table(head, [_row(line) for line in table.to_dict("records")])
 
 

@@ -8,7 +8,6 @@ Definition Seconds of one run by itself: drawing its examples and weights, steps
 """
 
 import time
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -25,14 +24,15 @@ from grokking.store.export import write_table
 
 
 def clocked(settings: Settings, seed: int, device: torch.device) -> tuple[int, float]:
-    """Steps and seconds until 95 % of the validation set are right, looked at after every step."""
+    """Steps and seconds until the threshold is reached, looked at after every step."""
     began = time.perf_counter()
     spec = run_spec(settings, seed)
     trainer = Trainer(spec.setting, device)
     cohort = start([spec], device, places=trainer.places)
+    threshold = spec.setting.number("threshold")
     for step in range(1, spec.setting.integer("steps") + 1):
         trainer.advance(cohort)
-        if trainer.evaluate(cohort)["validation_accuracy"][0] >= 0.95:
+        if trainer.evaluate(cohort)["validation_accuracy"][0] >= threshold:
             return step, time.perf_counter() - began
     raise RuntimeError(f"seed {seed} does not get there within {step} steps")
 

@@ -22,7 +22,7 @@ from grokking.plotting import Drawing, label, save
 from grokking.store import Results, read_runs
 
 PUBLISHED = Path("figures/published")
-DOCUMENTS = ("README.md", "REPRODUCING.md")
+DOCUMENTS = ("README.md", "REPRODUCING.md", "RECORDS.md")
 PLACE = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -13,7 +13,7 @@ from grokking.cli import command_line
 from grokking.errors import BadInput
 from grokking.experiment import open_experiment
 from grokking.plotting import Drawing, save
-from grokking.publish import PUBLISHED, as_described, effort, filled, publish_drawing, spreads, verdicts
+from grokking.publish import DOCUMENTS, PUBLISHED, as_described, effort, filled, publish_drawing, spreads, verdicts
 from grokking.seeding import stream
 from grokking.store import Results
 from grokking.study import total_steps
@@ -26,7 +26,7 @@ FILES = [
         *("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity"),
         *("transforms", "ablation_muon", "betas", "recipes", "tuning_budget"),
         *("critical_fraction", "width_batch", "stability", "power2022", "muon_vs_adamw"),
-        "mup_transfer",
+        *("mup_transfer", "speedrun"),
     )
 ]
 REPRODUCED = [*FILES[:2], "experiments/muon_vs_adamw.py"]
@@ -113,7 +113,7 @@ def test_published_numbers_follow_from_the_published_runs():
         assert row["mean_steps"] == pytest.approx(group["steps_to_generalize"].fillna(group["steps"]).mean())
 
 
-@pytest.mark.parametrize("document", ["README.md", "REPRODUCING.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_numbers_in_the_documents_are_those_of_the_published_tables(document):
     text = (ROOT / document).read_text()
     assert filled(text, PUBLISHED) == text

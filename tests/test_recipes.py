@@ -33,6 +33,10 @@ COUNTED = {  # by the paper, or from the shapes in its code
     "egd2025_sgd": 2 * 97 * 512 + 512 + 512 * 97,
     "janati2026": 226_048,  # the paper
     "chou2025": 113 * 50 + 100 * 200 + 200**2 + 200 * 113,
+    "chou2025_orthograd": 226 * 200 + 200**2 + 200 * 113,
+    "fewest_steps": 113**2 + 226 * 200 + 200**2 + 200 * 113,
+    "cesista2025_stiefel": 113**2 + 226 * 200 + 200**2 + 200 * 113,
+    "fewest_steps_symmetric": 113 * 226 + 226 * 200 + 200**2 + 200 * 113,
 }
 
 
@@ -137,6 +141,7 @@ def test_the_recipes_are_those_of_the_papers_and_each_says_what_it_is():
             "cesista2025",
             "lipschitz2025",
         ),
+        *("fewest_steps", "fewest_steps_symmetric", "cesista2025_stiefel", "muon_norm_cap2026", "chou2025_orthograd"),
     }
     for name, own in RECIPES.items():
         assert own.source

@@ -4,11 +4,14 @@ import math
 
 from grokking.errors import BadInput
 from grokking.optim.transforms import named
-from grokking.recipes.book import RECIPES, Recipe
+from grokking.recipes.book import PAPERS, Recipe
+from grokking.recipes.records import RECORDS
 from grokking.registry import Scalar, Settings, suggest
 from grokking.tasks import tasks
 
-__all__ = ["RECIPES", "Recipe", "of_recipe", "published_steps", "recipe"]
+__all__ = ["PAPERS", "RECIPES", "Recipe", "of_recipe", "published_steps", "recipe"]
+
+RECIPES = {**PAPERS, **RECORDS}
 
 
 def recipe(name: str) -> Recipe:

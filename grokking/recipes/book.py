@@ -81,7 +81,7 @@ EGALITARIAN: Settings = {  # Saheb Pasand & Dohmatob's, but for the matrices tha
     **{"optimizer.name": "egd", "optimizer.lr": 0.7, "optimizer.weight_decay": 1e-4, "optimizer.eps": 1e-6},
 }
 
-RECIPES: dict[str, Recipe] = {
+PAPERS: dict[str, Recipe] = {
     "power2022": Recipe(
         source="Power et al. 2022, arXiv 2201.02177, appendix A.1.2 (most experiments); openai/grok",
         settings={

@@ -1,0 +1,76 @@
+"""The records: their rules, as far as an experiment can break them."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import speedrun  # noqa: E402  (experiments are found by the line above)
+import speedrun_clock  # noqa: E402
+
+from grokking.recipes import RECIPES  # noqa: E402
+from grokking.recipes.records import RECORDS  # noqa: E402
+
+
+def test_every_entry_is_a_recipe_looked_at_after_every_step_at_95_percent():
+    assert set(RECORDS) <= set(speedrun.ENTRIES) <= set(RECIPES)
+    for study in speedrun.STUDIES["laptop"]:
+        assert [spec.seed for spec in study.specs()] == list(range(64))
+        own = study.specs()[0].setting.by_name
+        assert (own["evaluation.every"], own["evaluation.growth"], own["threshold"]) == (1, 0.0, 0.95)
+        assert own["task.name"] == "mod_add"
+        assert (own["task.p"], own["train_fraction"]) in {(p, share) for p in (113, 97) for share in (0.4, 0.3)}
+
+
+def test_an_entry_that_adds_up_embeddings_is_told_apart():
+    """Its scores are the same for x + y and y + x, and those of another entry are not."""
+    for name in ("fewest_steps_symmetric", "fewest_steps"):
+        (spec, *_) = speedrun.studies(name, {"task.p": 11}, range(1))[0].specs()
+        model = spec.setting.model("cpu")
+        model.load_state_dict(spec.setting.initial_weights(0), strict=False)
+        tokens = torch.from_numpy(spec.setting.table().tokens)
+        pairs = tokens.clone()
+        operands = [at for at, place in enumerate(spec.setting.table().positions) if place.operand is not None]
+        pairs[:, operands] = tokens[:, operands[::-1]]
+        same = torch.allclose(model(tokens), model(pairs), atol=1e-5)
+        assert same == (name in speedrun.SYMMETRIC)
+
+
+def test_a_line_has_the_medians_of_both_events_and_runs_that_do_not_get_there_count():
+    runs = pd.DataFrame(
+        {
+            "entry": "fewest_steps",
+            "cell": "p = 113, 40%",
+            "steps": 50,
+            "steps_to_generalize": [10, 20, 30, np.nan, np.nan],
+            "steps_to_sustain": [10, np.nan, 40, np.nan, np.nan],
+            "steps_to_memorize": [5, 5, 5, np.nan, np.nan],
+        }
+    )
+    (line,) = speedrun.summary(runs).to_dict("records")
+    assert (line["generalize"], line["generalize_events"], line["sustain_events"]) == (30, 3, 2)
+    assert line["sustain"] is None or np.isnan(line["sustain"])
+    assert "| 3 of 5 |" in speedrun.markdown(pd.DataFrame([line]))
+
+
+@pytest.mark.parametrize("name", ["fewest_steps_symmetric"])
+def test_a_run_is_clocked_to_the_step_at_which_it_generalises(name, tmp_path):
+    from grokking.execute.signals import Stop
+    from grokking.execute.unit import Terms, train_unit
+    from grokking.store import load, prepare
+
+    small = {"task.p": 23, "model.width": 64, "train_fraction": 0.6, "threshold": 0.1}
+    (spec,) = speedrun.studies(name, small, range(1))[0].specs()
+    prepare(tmp_path)
+    list(train_unit([spec], Terms(tmp_path), Stop()))
+    (stored,) = load(tmp_path).runs["steps_to_generalize"]
+    settings = {**spec.setting.by_name, **dict(spec.hyper)}
+    steps, seconds = speedrun_clock.clocked(settings, 0, torch.device("cpu"))
+    assert steps == stored
+    assert seconds > 0
