@@ -14,7 +14,7 @@ Definition Loss: training loss after 64 steps. Grokking: steps to the first eval
            Best at an end of the grid, a rate is a bound, and the drift of a seed with one no drift: they are counted (at_end). It
            stays where the interval is within half an octave and at_end is less than half of n; it falls where the interval is below.
            Diverged runs have an infinite loss.
-           Speed and gap: at the rate of the grid that is best on average at the width.
+           Speed and gap: at the rate of the grid that is best on average at the width, where `end_of_grid` says whether it is an end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ from grokking.publish import interval, markdown_table
 from grokking.registry import Settings
 from grokking.store import Results
 from grokking.study import Study
-from grokking.survival import restricted_mean_ratio
+from grokking.survival import Estimate, restricted_mean_ratio
 
 WIDTHS = (32, 64, 128, 256, 512)
 BASE_WIDTH = WIDTHS[0]
@@ -54,6 +54,7 @@ COMMON: Settings = {
 LOSS: Settings = {**COMMON, "steps": LOSS_STEPS, "evaluation.every": 8}
 GROKKING: Settings = {**COMMON, "steps": 1_000, "evaluation.every": 10}
 SEEDS = range(10, 18)
+VERBS = ("memorize", "generalize")
 
 
 def arm(name: str, lr: float, decay: float) -> Settings:
@@ -216,8 +217,9 @@ def _ends(each: NDArray[np.float64]) -> dict[str, float]:
 def at_best(runs: pd.DataFrame) -> pd.DataFrame:
     """One line per optimizer and width above the base: muP over standard, each at its best rate of the grid, paired by seed.
 
-    Best: the least mean of log value. `value`: the ratio of means (of the loss, or of the restricted steps); `memorize`: of the
-    steps to memorise; `gap_standard`, `gap_mup`: mean training less validation accuracy, where runs have it.
+    Best: the least mean of log value. `value`: the ratio of the losses' geometric means, or of the restricted mean steps to
+    generalise; `memorize`: of those to memorise, with how many runs of each do; `gap_standard`, `gap_mup`: mean training less
+    validation accuracy, where runs have it. `end_of_grid`: whether either rate is the lowest or highest that was tried.
     """
     lines = []
     for (name, width), own in runs.groupby(["optimizer.name", "width"], sort=False):
@@ -233,17 +235,30 @@ def at_best(runs: pd.DataFrame) -> pd.DataFrame:
         seeds = both["standard"].index.intersection(both["mup"].index)
         both = {rule: own.loc[seeds] for rule, own in both.items()}
         line["n"] = len(seeds)
+        ends = own["lr"].min(), own["lr"].max()
+        line["end_of_grid"] = any(line[f"{rule}_lr"] in ends for rule in RULES)
         pairs = {"value": [both[rule]["value"].to_numpy(float) for rule in RULES]}
         pairs["memorize"] = [
             both[rule]["steps_to_memorize"].fillna(both[rule]["steps"]).to_numpy(float) for rule in RULES
         ]
         for what, (standard, mup) in pairs.items():
-            ratio = restricted_mean_ratio(mup, standard)
+            losses = what == "value" and "gap" in runs
+            ratio = _geometric_ratio(mup, standard) if losses else restricted_mean_ratio(mup, standard)
             line |= {what: ratio.value, f"{what}_low": ratio.low, f"{what}_high": ratio.high}
+        for rule in RULES:
+            line |= {f"{verb}d_{rule}": int(both[rule][f"steps_to_{verb}"].notna().sum()) for verb in VERBS}
         if "gap" in runs:
             line |= {f"gap_{rule}": both[rule]["gap"].mean() for rule in RULES}
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _geometric_ratio(a: NDArray[np.float64], b: NDArray[np.float64]) -> Estimate:
+    """Of the losses [seed] of two arms, some of which are far larger than the others: t interval of the paired logs."""
+    logs = np.log(a) - np.log(b)
+    half = stats.t.ppf(0.975, len(logs) - 1) * stats.sem(logs) if len(logs) > 1 else np.nan
+    value, low, high = (float(end) for end in np.exp([logs.mean(), logs.mean() - half, logs.mean() + half]))
+    return Estimate(value, low, high, len(logs))
 
 
 # --- pictures -----------------------------------------------------------------------------------------------------------

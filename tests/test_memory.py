@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
-from tiny import runs
+from tiny import TINY, runs
 
 from grokking.engine import memory
-from grokking.engine.cohort import compiled_width, never_alone, power_of_two
+from grokking.engine.cohort import compiled_width, never_alone, power_of_two, start
 from grokking.engine.memory import Traced, ample, bytes_per_run, fitting, free_memory, peak
+from grokking.engine.trainer import Trainer
 from grokking.runs import run_spec
+from grokking.study import plan
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -125,9 +127,6 @@ def test_some_memory_is_free_here_but_not_without_end():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_the_estimate_is_near_what_cuda_says():
-    from grokking.engine.cohort import start
-    from grokking.engine.trainer import Trainer
-
     cuda = torch.device("cuda")
     specs = [run_spec({"task.p": 59}, seed) for seed in range(64)]
     trainer = Trainer(specs[0].setting, cuda)
@@ -146,3 +145,41 @@ def test_what_a_transform_keeps_is_counted():
     parameters = sum(w.numel() for w in plain.setting.model().parameters())
     assert bytes_per_run(window) - bytes_per_run(plain) > 4 * 1000 * parameters
     assert bytes_per_run(window) < ample(window) * (1 - memory.SPARE) / 1.5
+
+
+def perceptrons(width, seeds=9, **scaling):
+    """Runs at this width."""
+    return runs(seeds, model__name="mlp", model__width=width, **scaling)
+
+
+def test_a_wide_model_goes_the_way_of_a_narrow_one_in_cohorts_as_wide_as_fit():
+    mup = {"scaling__name": "mup", "scaling__base_width": 64}
+    narrow, wide, (plain,) = perceptrons(64, **mup), perceptrons(1024, **mup), perceptrons(1024, 1)
+    free = 3.5 * bytes_per_run(wide[0]) / (1 - memory.SPARE)
+    assert ample(narrow[0]) * 8 < free < ample(wide[0])  # so that only the wide one is traced
+    cohorts = plan([*narrow, *wide], 8, fitting=lambda spec: fitting(spec, 8, free, never_alone))
+    assert [(len(cohort), cohort[0].setting.integer("model.width")) for cohort in cohorts] == [
+        (4, 64),
+        (5, 64),
+        (3, 1024),
+        (3, 1024),
+        (3, 1024),
+    ]
+    assert bytes_per_run(wide[0]) == pytest.approx(bytes_per_run(plain), rel=1e-5)  # but for a number a parameter
+    assert bytes_per_run(wide[0]) < ample(wide[0]) * (1 - memory.SPARE) / 1.5
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_wide_run_has_the_same_bits_in_a_cohort_and_alone(optimizer):
+    own = {"model.width": 256, "scaling.name": "mup", "scaling.base_width": 16, "optimizer.name": optimizer}
+    specs = [run_spec({**TINY, **own, "optimizer.lr": 0.01 / (seed + 1)}, seed) for seed in range(3)]
+
+    def after(specs):
+        trainer = Trainer(specs[0].setting, torch.device("cpu"))
+        cohort = start(specs, torch.device("cpu"), places=trainer.places)
+        while cohort.step < 4:
+            trainer.advance(cohort)
+        return cohort.weights
+
+    beside, alone = after(specs), after(specs[1:2])
+    assert all(torch.equal(w[1], alone[name][0]) for name, w in beside.items())

@@ -11,6 +11,7 @@ from scipy import stats
 
 from grokking.experiment import open_experiment
 from grokking.plotting import save
+from grokking.publish import interval
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "figures" / "published"
@@ -135,13 +136,22 @@ def test_each_rule_is_taken_at_its_best_rate():
     specs = [
         spec for spec in open_experiment("experiments/mup_transfer.py").specs("laptop") if spec.row()["steps"] == 64
     ]
-    runs = rows(specs).assign(steps_to_memorize=10.0, gap=0.5)
+    runs = rows(specs).assign(steps_to_memorize=10.0, steps_to_generalize=np.nan, gap=0.5)
     runs.loc[runs["rule"] == "mup", "value"] *= 0.5
     best = mup_transfer.at_best(runs).set_index(["optimizer", "width"])
     assert best.loc[("adamw", 256), "standard_lr"] == pytest.approx(mup_transfer.RATES["adamw"][2])
     assert best.loc[("adamw", 256), "mup_lr"] == pytest.approx(mup_transfer.RATES["adamw"][5])
     assert best["value"].to_numpy() == pytest.approx(0.5)
     assert best["memorize"].to_numpy() == pytest.approx(1.0)
+    assert not best["end_of_grid"].any()
+    assert best[["memorized_mup", "generalized_mup"]].to_numpy().tolist() == [[len(mup_transfer.SEEDS), 0]] * len(best)
+
+
+def test_of_losses_that_lie_far_apart_the_ratio_is_that_of_geometric_means():
+    losses = np.array([1e-6, 2e-6, 4e-3]), np.array([3e-6, 1e-6, 2e-3])
+    found, logs = mup_transfer._geometric_ratio(*losses), np.log(losses[0] / losses[1])
+    ends = np.exp(stats.t.interval(0.95, 2, logs.mean(), stats.sem(logs)))
+    assert (found.value, found.low, found.high) == pytest.approx((np.exp(logs.mean()), *ends))
 
 
 def test_both_pictures_are_drawn_of_untrained_results(tmp_path):
@@ -178,15 +188,32 @@ def test_what_is_said_of_the_published_drifts_and_bests_is_in_their_tables():
     )
     best = found["_best"][found["_best"]["width"] == 512].set_index("optimizer")
     grokking = pd.read_csv(PUBLISHED / "mup_transfer_grokking_best.csv").set_index(["width", "optimizer"]).loc[512]
-    memorize = f"{best['memorize'].min():.2f} to {best['memorize'].max():.2f} times as many steps to memorise"
-    steps = "{sgd:.2f} (SGD), {adamw:.2f} (AdamW) and {muon:.2f} (Muon) times as many to generalise".format(
-        **grokking["value"]
-    )
-    assert f"at width 512 muP takes {memorize}, and {steps}" in words
+    at_64 = found["_best"][found["_best"]["width"] == 64].set_index("optimizer")
+    assert f"at width 512 AdamW takes {interval(best.loc['adamw'], 'memorize', 2)} times as many steps" in words
+    assert f"memorises sooner with AdamW ({interval(at_64.loc['adamw'], 'memorize', 2)})" in words
+    assert f"Muon ({interval(at_64.loc['muon'], 'memorize', 2)})" in words
+    assert best.loc["muon", ["memorize", "memorize_low", "memorize_high"]].eq(1).all()
+    assert best.loc["sgd", ["memorized_standard", "memorized_mup"]].tolist() == [8, 0]
+    losses = interval(best.loc["sgd"], "value", 2), at_64.loc["sgd", "value"]
+    assert f"{losses[0]} times as large, and {losses[1]:.2f} times at width 64" in words
+    steps = "{sgd:.2f} (SGD) and {adamw:.2f} (AdamW) times as many steps; Muon's {muon:.2f}".format(**grokking["value"])
+    assert f"To generalise muP takes {steps}, at the end of the grid and with 2 of 5 runs" in words
+    assert grokking["end_of_grid"].to_dict() == {"sgd": False, "adamw": False, "muon": True}
+    assert grokking["generalized_mup"].to_dict() == {"sgd": 5, "adamw": 5, "muon": 2}
     gaps = best["gap_mup"]
-    assert f"{gaps.min():.2f} to {gaps.max():.2f}, without it {best['gap_standard'].min():.2f}" in words
+    assert f"{gaps.min():.2f} to {gaps.max():.2f}, without muP {best['gap_standard'].min():.2f}" in words
     starts = pd.read_csv(PUBLISHED / "mup_transfer_grokking_starts.csv").set_index(["from", "rule", "optimizer"])[
         "drift"
     ]
     assert f"({starts[128, 'standard', 'sgd']:.2f} and {starts[128, 'standard', 'adamw']:.2f})" in words
-    assert (starts[128, "mup", "sgd"].round(1), starts[128, "mup", "adamw"].round(2)) == (0.1, 0.24)
+    moves = f"{starts[128, 'mup', 'sgd']:.2f} octaves with SGD and {starts[128, 'mup', 'adamw']:.2f} with AdamW"
+    assert f"it moves by {moves} under muP" in words
+    decayed = pd.read_csv(PUBLISHED / "mup_transfer_grokking.csv").set_index(["optimizer", "rule"])
+    told = {key: interval(line, "drift", 2) for key, line in decayed.iterrows()}
+    without = [f"{decayed.loc[(name, 'standard'), 'drift']:.2f}" for name in ("sgd", "adamw")]
+    assert f"{told['sgd', 'mup']} octaves with it and by {without[0]} without" in words
+    assert f"AdamW's by {told['adamw', 'mup']} and {without[1]}" in words
+    runs = pd.read_csv(PUBLISHED / "mup_transfer_grokking_runs.csv")
+    narrow = runs[runs["model.width"] == 32]
+    assert f"there {narrow['steps_to_generalize'].notna().sum()} of {len(narrow)} runs generalise" in words
+    assert narrow.loc[narrow["optimizer.name"] == "muon", "steps_to_generalize"].isna().all()

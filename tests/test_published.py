@@ -188,3 +188,18 @@ def test_the_answer_turns_with_the_intervals(tmp_path):
         "In steps, no: each at the best that as many run-steps of search found, Muon is ahead on 0 of 2 tasks, AdamW on 2"
     )
     assert answer(comparison(tmp_path, (1.2, 0.9, 1.6), (2.0, 1.9, 2.1))).startswith("In steps, neither is ahead")
+
+
+def test_of_mup_it_is_said_how_many_of_its_runs_get_there_and_nothing_of_gaps_that_cannot_grow(tmp_path):
+    line = {"optimizer": "sgd", "width": 512, "n": 8, "memorize": 1.12, "memorize_low": 1.02, "memorize_high": 1.24}
+    line |= {"memorized_mup": 0, "gap_mup": 0.93, "gap_standard": 0.999}
+    other = {**line, "optimizer": "muon", "memorized_mup": 8, "gap_standard": 0.99}
+    late = {"optimizer": "muon", "width": 512, "n": 5, "value": 2.2, "value_low": 2.0, "value_high": 2.3}
+    pd.DataFrame([line, other]).to_csv(tmp_path / "mup_transfer_best.csv")
+    pd.DataFrame([{**late, "generalized_mup": 2}]).to_csv(tmp_path / "mup_transfer_grokking_best.csv")
+    found = published._mup_faster(Tables(tmp_path))
+    assert "to memorise SGD ≥ 1.12 (0 of 8 with muP do), Muon 1.12 [1.02, 1.24] times" in found.ours
+    assert "to generalise Muon 2.20 [2.00, 2.30] (2 of 5 with muP do) times" in found.ours
+    assert published._mup_overfits(Tables(tmp_path)).verdict == "undecided"
+    pd.DataFrame([line, {**other, "gap_mup": 0.9, "gap_standard": 0.5}]).to_csv(tmp_path / "mup_transfer_best.csv")
+    assert published._mup_overfits(Tables(tmp_path)).verdict == "reproduced"

@@ -78,9 +78,10 @@ def test_a_narrow_model_is_tuned_and_the_wide_one_tried(tmp_path, capsys):
     assert code in (0, 1)
     assert said[0].startswith("width 8: optimizer.lr=")
     assert "optimizer.adamw_lr=" in said[0]  # every rate is multiplied
-    assert said[1].startswith("width 32: model.width=32 scaling.name=mup ")
-    assert "scaling.base_width=8" in said[1]
-    assert said[2].startswith("seed 0: ")
+    assert said[1].startswith("that is an end of what was tried")  # as both are
+    assert said[2].startswith("width 32: model.width=32 scaling.name=mup ")
+    assert "scaling.base_width=8" in said[2]
+    assert said[3].startswith("seed 0: ")
     assert "model.width=32" in said[-1]
     from grokking.store import stored
 

@@ -15,7 +15,8 @@ TINY = {
 
 def runs(seeds=2, **changed):
     """One for each of so many seeds; `optimizer__lr` stands for `optimizer.lr`."""
-    return [run_spec({**TINY, **{n.replace("__", "."): v for n, v in changed.items()}}, seed) for seed in range(seeds)]
+    tiny = {n: value for n, value in TINY.items() if n != "model.heads" or changed.get("model__name") != "mlp"}
+    return [run_spec({**tiny, **{n.replace("__", "."): v for n, v in changed.items()}}, seed) for seed in range(seeds)]
 
 
 BASE = {  # every role occurs: embeddings, matrices (square, tall and wide), head, gains, biases
