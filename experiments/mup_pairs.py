@@ -6,7 +6,7 @@ Claim      Scaled by muP, every model changes as much by a step of every optimiz
            grokking.scaling follow from how an optimizer updates).
 Here       Models and optimizers at their defaults but for the learning rates below and without weight decay (of which ten steps tell
            nothing: grokking.coordinates.at_rest), scaled by muP from width 64 on; x + y (mod 5), five examples at once, 10 steps, 32
-           seeds (Shampoo 8, whose roots are dear); widths 64 to 512, perceptrons 64 to 1,024. In ten steps attention learns
+           seeds (bert and lipschitz_transformer 16, Shampoo 8); widths 64 to 512, perceptrons 64 to 1,024. In ten steps attention learns
            most slowly, and its scores differ most between seeds: hence so many, and rates at which the loss falls by then.
            What layers give out before training is the same for every optimizer, and of 256 seeds, as five examples say little of it.
 Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
@@ -35,7 +35,7 @@ from grokking.store.export import write_table
 WIDTHS = (64, 128, 256, 512)
 WIDE = (*WIDTHS, 1024)  # of perceptrons
 SEEDS = range(32)
-FEWER = {"shampoo": range(8)}  # its roots are dear
+FEWER = {"shampoo": range(8), "bert": range(16), "lipschitz_transformer": range(16)}  # what is dear
 STARTS = range(256)  # before training
 STEPS = 10
 RATES = {"sgd": 0.1, "gradient_descent": 0.1, "heavy_ball": 0.025, "nesterov": 0.025, "muon": 0.02}  # else 1e-3
@@ -62,7 +62,8 @@ def widths_of(model: str) -> Sequence[int]:
 
 def checked(model: str, name: str) -> pd.DataFrame:
     """The slopes of a pair."""
-    sizes = coordinates(settings_of(model, name), widths_of(model), FEWER.get(name, SEEDS), STEPS)
+    seeds = FEWER.get(name, FEWER.get(model, SEEDS))
+    sizes = coordinates(settings_of(model, name), widths_of(model), seeds, STEPS)
     moved = slopes(sizes[sizes["what"] != "start"])
     return pd.concat([before_training(model), moved]).assign(model=model, optimizer=name)
 

@@ -38,6 +38,7 @@ FEW: Settings = {  # examples, so that even a narrow model is wide beside their 
     **{"task.name": "mod_add", "task.p": 5, "train_fraction": 0.2, "batch_size": 0},
     **{"schedule.name": "constant", "evaluation.every": 1_000},
 }
+UNSEEN = "key.bias"  # adds the same to all scores of a query, which softmax does not see: its gradient is rounding
 BY_ITSELF = -0.5  # what random weights make of the scores, and of those of attention: they go with 1 / √width
 
 
@@ -183,12 +184,13 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
     """One line a size: its slope of log against log width (mean over seeds, 95 % t interval), theory's, and whether it `passes`.
 
     Of the widest three widths; `slope_all` is of all, and not judged.
-    What is 0 at every width, as biases are at the start, has no slope and no line; what is not finite has a line, and passes nowhere.
+    What is 0 at every width, as biases are at the start, has no slope and no line, nor has the bias of keys, whose gradient is rounding;
+    what is not finite has a line, and passes nowhere.
     """
     lines = []
     for (what, name), own in table.groupby(["what", "name"], sort=False):
         grid = own.pivot(index="width", columns="seed", values="size")
-        if (grid == 0).any(axis=None):
+        if (grid == 0).any(axis=None) or str(name).endswith(UNSEEN):
             continue
         logs = np.log(grid.to_numpy())
         each, every = np.full((2, grid.shape[1]), np.nan)
