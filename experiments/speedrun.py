@@ -76,8 +76,8 @@ def draw(results: Results) -> Sequence[Drawing]:
     of = {
         spec.run_id: (name, str(cell))
         for name, cells in ENTRIES.items()
-        for changed in ({}, SMALL)
-        for cell, study in zip(cells, studies(name, changed), strict=True)
+        for changed in (SMALL, {})
+        for cell, study in zip(cells[:1] if changed else cells, studies(name, changed), strict=False)
         for spec in study.specs()
     }
     runs = results.runs.assign(
@@ -165,7 +165,7 @@ def _row(line: Mapping[Any, Any]) -> tuple[str, ...]:
         f"{line['generalize_events']} of {line['n']}",
         interval(line, "generalize"),
         interval(line, "sustain"),
-        f"{line['first']:,.0f} to {line['last']:,.0f}",
+        "–" if pd.isna(line["first"]) else f"{line['first']:,.0f} to {line['last']:,.0f}",
         "–" if pd.isna(line["memorize"]) else f"{line['memorize']:,.0f}",
         published_steps(RECIPES[line["entry"]].within),
     )
