@@ -255,7 +255,13 @@ def test_a_run_that_diverges_passes_nowhere_and_breaks_nothing():
 
 
 def test_the_bias_of_keys_has_no_slope_as_softmax_does_not_see_it():
-    settings = {"model.name": "transformer", "model.heads": 2, "model.bias": True, "optimizer.name": "sgd", "optimizer.lr": 0.1}
+    settings = {
+        "model.name": "transformer",
+        "model.heads": 2,
+        "model.bias": True,
+        "optimizer.name": "sgd",
+        "optimizer.lr": 0.1,
+    }
     table = coordinates(settings, (8, 16), range(2), steps=1)
     update = table[table["what"] == "update"].groupby("name")["size"].mean()
     assert update["blocks.0.attention.key.bias"] < 1e-6 * update["blocks.0.attention.query.bias"]
