@@ -8,7 +8,8 @@ ALL := muon_vs_adamw:tuned muon_vs_adamw:stated muon_vs_adamw:thresholds muon_vs
 	muon_vs_adamw:optimizers muon_vs_adamw:models delayed_generalization:paper optimizers:paper conditions:laptop precision:paper sensitivity:laptop \
 	transforms:laptop ablation_muon:laptop betas:laptop recipes:laptop tuning_budget:laptop \
 	critical_fraction:laptop width_batch:laptop stability:laptop power2022:laptop mup_transfer:laptop speedrun:laptop \
-	lipschitz_frontier:tuning lipschitz_frontier:laptop
+	lipschitz_frontier:tuning lipschitz_frontier:laptop robustness:laptop activation_growth:laptop \
+	lipschitz_text:tuning lipschitz_text:laptop
 SCRIPTS := muon_vs_adamw_tuning search_strategies optimizer_atlas throughput coverage step_cost mup_stages mup_pairs constraint_excess speedrun_clock published
 
 .DEFAULT_GOAL := help

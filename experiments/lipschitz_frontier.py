@@ -11,11 +11,11 @@ Definition Steps to the first evaluation with validation accuracy >= 0.95. Certi
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from chosen_rates import best_rates, trials
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,7 +27,6 @@ from grokking.selection import split
 from grokking.store import Results
 from grokking.study import Study
 
-TRIALS = Path(__file__).parents[1] / "figures" / "published" / "lipschitz_frontier_tuning.csv"
 BASE: Settings = {
     **{"task.name": "mod_add", "task.p": 59, "train_fraction": 0.5, "batch_size": 0, "steps": 600},
     **{"model.name": "mlp", "model.inputs": "concatenated", "model.embedding": 64, "model.width": 128},
@@ -72,10 +71,7 @@ GRID = [arm(*cell, rate) for cell in CELLS for rate in RATES[cell[0]]]
 
 def chosen() -> dict[tuple[str, str, float], float]:
     """Cell → its best rate among the published trials; until there are any, a rate from the middle."""
-    if not TRIALS.exists():
-        return {cell: RATES[cell[0]][1] for cell in CELLS}
-    best = pd.read_csv(TRIALS).query("best").to_dict("records")
-    return {(line["optimizer"], line["constraint"], line["scale"]): line["rate"] for line in best}
+    return best_rates("lipschitz_frontier_tuning", KEYS) or {cell: RATES[cell[0]][1] for cell in CELLS}
 
 
 QUICK: Settings = {"task.p": 11, "model.width": 16, "model.embedding": 8, "steps": 40}
@@ -106,24 +102,8 @@ def named(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(constraint=told.fillna(free), **{new: runs[old] for old, new in names.items()})
 
 
-def trials(runs: pd.DataFrame) -> pd.DataFrame:
-    """One line a cell and rate: its mean steps, runs that do not generalise at the budget, and whether it is the cell's `best`.
-
-    Of cells in which none generalises, the best has the highest validation accuracy at the end.
-    """
-    steps = runs["steps_to_generalize"].astype(float).fillna(runs["steps"].astype(float))
-    table = (
-        runs.assign(mean_steps=steps, accuracy=runs["final_validation_accuracy"])
-        .groupby([*KEYS, "rate"], sort=False)[["mean_steps", "accuracy"]]
-        .mean()
-        .reset_index()
-    )
-    first = table.sort_values(["mean_steps", "accuracy"], ascending=[True, False]).groupby(KEYS).head(1).index
-    return table.assign(best=table.index.isin(first))
-
-
 def _trials(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
-    table = trials(runs)
+    table = trials(runs, KEYS)
     with style():
         figure = Figure(figsize=(10, 5), layout="constrained")
         panels = figure.subplots(len(OPTIMIZERS), len(SCALES), sharey=True, sharex="row")

@@ -26,7 +26,7 @@ FILES = [
         *("delayed_generalization", "optimizers", "conditions", "precision", "sensitivity"),
         *("transforms", "ablation_muon", "betas", "recipes", "tuning_budget"),
         *("critical_fraction", "width_batch", "stability", "power2022", "muon_vs_adamw"),
-        *("mup_transfer", "speedrun", "lipschitz_frontier"),
+        *("mup_transfer", "speedrun", "lipschitz_frontier", "robustness", "activation_growth", "lipschitz_text"),
     )
 ]
 REPRODUCED = [*FILES[:2], "experiments/muon_vs_adamw.py"]

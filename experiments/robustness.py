@@ -1,0 +1,158 @@
+"""How far may an embedded input move before the answer changes? What is certified from below, and attacked from above.
+
+Claim      Newhouse et al. 2025 (arXiv 2507.13338): networks within a certified bound keep more of their accuracy under perturbations.
+Here       x + y (mod 59), 50 % of the examples for training, full batch, perceptrons as in lipschitz_frontier.py (two hidden layers of
+           128 on embeddings of 64 side by side), each with its best rate there: by Muon and AdamW without a bound, with weight
+           decay, and capped at norm 1. All embeddings are kept at a root mean square of 1 at most, so that distances mean the same for all.
+Definition 256 examples, spread over all. Certified at a radius: right, and the margin over every other class is more than √2 · √classes ·
+           slope · radius / √width, which is what any step of that Euclidean length can take from it. Attacked: still right after 20
+           steps of projected gradient ascent on the margin within the radius. The truth lies between the two.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+from lipschitz_frontier import BASE, CONSTRAINTS, OPTIMIZERS, QUICK, chosen
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from grokking.lipschitz import attack
+from grokking.lipschitz.certificate import certificate
+from grokking.measures import measure
+from grokking.plotting import COLORS, Drawing, caption, label, style
+from grokking.publish import markdown_table
+from grokking.registry import Settings
+from grokking.store import Results
+from grokking.study import Study
+
+RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
+EXAMPLES = 256
+SCALE = 32.0  # what scores are multiplied by
+
+
+def answers(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Some examples and their answers: x + y over the two operands, which the model's first layer says where to find."""
+    some = tokens[:: max(1, len(tokens) // EXAMPLES)]
+    operands = [index for index, _ in model.first.read]  # type: ignore[union-attr]
+    return some, some[:, operands].sum(1) % model.head.weight.shape[0]  # type: ignore[union-attr]
+
+
+def margins(scores: Tensor, labels: Tensor) -> Tensor:
+    """[example]: the right score less the best of the others."""
+    right = torch.nn.functional.one_hot(labels, scores.shape[-1]).bool()
+    return scores[right] - scores.masked_fill(right, -torch.inf).amax(-1)
+
+
+def certified(model: nn.Module, tokens: Tensor, radius: float) -> float:
+    """Share of examples whose answer no step of this length changes, by the certificate."""
+    some, labels = answers(model, tokens)
+    x = attack.embedded(model, some)
+    width, classes = x.shape[-1], model.head.weight.shape[0]  # type: ignore[union-attr]
+    slope = certificate(model, attack.reach(model, some) + radius / math.sqrt(width)).slope
+    with torch.no_grad():
+        own = margins(attack.through(model)(x), labels)
+    return float((own > math.sqrt(2 * classes) * slope * radius / math.sqrt(width)).double().mean())
+
+
+def attacked(model: nn.Module, tokens: Tensor, radius: float) -> float:
+    """Share of examples whose answer stays right as far as an attack of this length finds."""
+    some, labels = answers(model, tokens)
+    return attack.accuracy(attack.through(model), attack.embedded(model, some), labels, radius)
+
+
+def _at(function: Callable[[nn.Module, Tensor, float], float], radius: float) -> str:
+    """Register a measure of this share at this radius; its name."""
+
+    def share(model: nn.Module, tokens: Tensor) -> float:
+        return function(model, tokens, radius)
+
+    share.__name__ = f"{function.__name__}_{radius:g}".replace(".", "_")
+    share.__doc__ = function.__doc__
+    return measure(share).__name__
+
+
+NAMES = {(kind.__name__, radius): _at(kind, radius) for kind in (certified, attacked) for radius in RADII}
+ARMS = [(optimizer, constraint) for optimizer in OPTIMIZERS for constraint in ("none", "weight decay", "cap")]
+
+
+def arm(optimizer: str, constraint: str) -> Settings:
+    """With its best rate in lipschitz_frontier.py, and embeddings capped."""
+    own = CONSTRAINTS[constraint]
+    transforms = ",".join(name for name in (own.get("transforms"), "rms_cap") if name)
+    rate = chosen()[optimizer, constraint, SCALE]
+    return {**OPTIMIZERS[optimizer], **own, "transforms": transforms, "optimizer.lr": rate}
+
+
+MEASURED: Settings = {
+    **{"measures": ",".join([*NAMES.values(), "certified_slope", "steepest_slope"]), "model.logit_scale": SCALE},
+    **{"threshold": 1.0, "linger": 0.0, "evaluation.every": 50, "evaluation.growth": 0.0},
+}
+STUDIES = {
+    "smoke": [Study({**BASE, **QUICK, **MEASURED}, [arm(*ARMS[0]), arm(*ARMS[-1])], range(2))],
+    "laptop": [Study({**BASE, **MEASURED}, [arm(*own) for own in ARMS], range(5))],
+}
+RUN_STEPS = {"smoke": 160, "laptop": 18_000}  # at most: the sum of all budgets
+
+
+def draw(results: Results) -> Sequence[Drawing]:
+    """Share of right answers against the radius, certified and attacked, a panel for each optimizer."""
+    arm_of = {
+        spec.run_id: own
+        for own in ARMS
+        for small in ({}, QUICK)
+        for spec in Study({**BASE, **small, **MEASURED}, [arm(*own)], range(5)).specs()
+    }
+    runs = results.runs
+    table = summary(
+        runs.assign(optimizer=[arm_of[i][0] for i in runs["run_id"]], constraint=[arm_of[i][1] for i in runs["run_id"]])
+    )
+    n = int(table["n"].min())
+    with style():
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        panels = figure.subplots(1, len(OPTIMIZERS), sharey=True, squeeze=False)[0]
+        for axes, optimizer in zip(panels, OPTIMIZERS, strict=True):
+            for constraint, color in zip(("none", "weight decay", "cap"), ("adam", "adamw", "muon"), strict=True):
+                own = table[(table["optimizer"] == optimizer) & (table["constraint"] == constraint)]
+                for kind, dash in (("attacked", "-"), ("certified", "--")):
+                    axes.plot(
+                        own["radius"], own[kind], f"o{dash}", ms=3, color=COLORS[color], label=f"{constraint}, {kind}"
+                    )
+            axes.set(
+                title=label(optimizer), xscale="log", xlabel="Euclidean length of the step (log)", ylim=(-0.02, 1.02)
+            )
+        panels[0].set_ylabel("share of right answers")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+        first = runs.iloc[0]
+        caption(
+            figure,
+            f"x + y (mod {first['task.p']}), perceptrons on embeddings whose root mean square is 1 at most, n = {n} seeds (means), {EXAMPLES} examples. Solid: still "
+            "right after an attack on the embedded input; dashed: proved to stay right by the certificate; the truth lies between. "
+            f"Trained on: {'; '.join(results.machines)}.",
+        )
+    return [Drawing("robustness", figure, {"": table, "runs": runs}, n, None, markdown)]
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """One line an arm and radius: mean shares, and what is certified and attacked of the slope."""
+    lines = []
+    for (optimizer, constraint), own in runs.groupby(["optimizer", "constraint"], sort=False):
+        slopes = {name: own[f"final_{name}_slope"].mean() for name in ("certified", "steepest")}
+        for radius in RADII:
+            shares = {kind: own[f"final_{NAMES[kind, radius]}"].mean() for kind in ("certified", "attacked")}
+            line = {"optimizer": optimizer, "constraint": constraint, "n": len(own), "radius": radius, **shares}
+            lines.append({**line, **{f"{name}_slope": value for name, value in slopes.items()}})
+    return pd.DataFrame(lines)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A line an arm: certified to attacked share at each radius."""
+    head = ("optimizer", "constraint", "slope: attacked to certified", *(f"radius {radius:g}" for radius in RADII))
+    rows = []
+    for (optimizer, constraint), own in table.groupby(["optimizer", "constraint"], sort=False):
+        shares = [f"{line['certified']:.2f} to {line['attacked']:.2f}" for line in own.to_dict("records")]
+        first = own.iloc[0]
+        slopes = f"{first['steepest_slope']:,.3g} to {first['certified_slope']:,.3g}"
+        rows.append((label(str(optimizer)), str(constraint), slopes, *shares))
+    return markdown_table(head, rows)

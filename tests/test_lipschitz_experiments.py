@@ -1,0 +1,90 @@
+"""What is certified is never below what an attack finds, in every experiment."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+PUBLISHED = ROOT / "figures/published"
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import chosen_rates  # noqa: E402  (experiments are found by the line above)
+import robustness  # noqa: E402
+
+from grokking.engine.cohort import start  # noqa: E402
+from grokking.engine.trainer import Trainer  # noqa: E402
+from grokking.lipschitz import attack  # noqa: E402
+from grokking.runs import run_spec  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A capped perceptron that has learned x + y (mod 5), in float64, and all examples."""
+    small = {"task.p": 5, "model.width": 32, "model.embedding": 16, "train_fraction": 0.8, "steps": 150}
+    spec = run_spec({**robustness.BASE, **small, **robustness.arm("muon", "cap"), "model.logit_scale": 32.0}, 0)
+    trainer = Trainer(spec.setting, torch.device("cpu"))
+    cohort = start([spec], torch.device("cpu"), places=trainer.places)
+    for _ in range(150):
+        trainer.advance(cohort)
+    model = spec.setting.model("cpu")
+    model.load_state_dict({name: w[0] for name, w in cohort.weights.items()}, strict=False)
+    return model.double().eval(), torch.from_numpy(spec.setting.table().tokens)
+
+
+def test_answers_are_sums_of_the_operands(learned):
+    model, tokens = learned
+    some, labels = robustness.answers(model, tokens)
+    assert len(some) == 25
+    assert labels.tolist() == [(x + y) % 5 for x in range(5) for y in range(5)]
+
+
+def test_what_is_certified_holds_against_attacks_and_random_steps(learned):
+    model, tokens = learned
+    shares = {radius: robustness.certified(model, tokens, radius) for radius in (0.02, 0.05, 0.1, 0.3)}
+    assert shares[0.02] > 0.5  # or the test says nothing
+    some, labels = robustness.answers(model, tokens)
+    x, f = attack.embedded(model, some), attack.through(model)
+    for radius, share in shares.items():
+        assert share <= robustness.attacked(model, tokens, radius)
+        steps = torch.randn(200, *x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+        moved = x + radius * steps / steps.norm(dim=-1, keepdim=True)
+        with torch.no_grad():
+            right = (f(moved.flatten(0, 1)).argmax(-1).view(200, -1) == labels).all(0)
+        assert share <= right.double().mean()
+
+
+def test_the_best_rate_is_the_soonest_and_among_those_that_do_not_generalise_the_most_accurate(tmp_path, monkeypatch):
+    runs = pd.DataFrame(
+        {
+            "cell": ["a"] * 4 + ["b"] * 2,
+            "rate": [0.1, 0.1, 0.2, 0.2, 0.1, 0.2],
+            "steps": 100,
+            "steps_to_generalize": [10, None, 30, 40, None, None],
+            "final_validation_accuracy": [1.0, 0.9, 1.0, 1.0, 0.3, 0.4],
+        }
+    )
+    table = chosen_rates.trials(runs, ["cell"])
+    table.to_csv(tmp_path / "own.csv", index=False)
+    monkeypatch.setattr(chosen_rates, "PUBLISHED", tmp_path)
+    assert chosen_rates.best_rates("own", ["cell"]) == {("a",): 0.2, ("b",): 0.2}
+    assert chosen_rates.best_rates("other", ["cell"]) == {}
+
+
+@pytest.mark.parametrize("name", ["lipschitz_frontier", "lipschitz_text"])
+def test_the_certificate_is_above_the_attack_on_every_model(name):
+    path = PUBLISHED / f"{name}.csv"
+    if not path.exists():
+        pytest.skip("its sweep has not been run yet")
+    runs = pd.read_csv(PUBLISHED / f"{name}_runs.csv")
+    assert (runs["final_certified_slope"] >= runs["final_steepest_slope"]).all()
+
+
+def test_certified_shares_are_below_attacked_ones():
+    path = PUBLISHED / "robustness.csv"
+    if not path.exists():
+        pytest.skip("its sweep has not been run yet")
+    found = pd.read_csv(path)
+    assert (found["certified"] <= found["attacked"]).all()
