@@ -55,7 +55,7 @@ PANELS = {"largest_entry": "largest activation (log)", "largest_norm": "largest 
 
 def draw(results: Results) -> Sequence[Drawing]:
     """Both measures and validation accuracy over the steps, a line a seed."""
-    arm_of = {}
+    arm_of: dict[str, str] = {}
     for arm, settings in ARMS.items():
         for small in ({}, {"task.p": 11, "model.width": 16, "steps": 40}):
             arm_of |= {spec.run_id: arm for spec in Study({**BASE, **small}, [settings], range(3)).specs()}

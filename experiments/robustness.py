@@ -11,6 +11,7 @@ Definition 256 examples, spread over all. Certified at a radius: right, and the 
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import pandas as pd
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from grokking.lipschitz import attack
 from grokking.lipschitz.certificate import certificate
 from grokking.measures import measure
+from grokking.models.mlp import MLP, Embedded
 from grokking.plotting import COLORS, Drawing, caption, label, style
 from grokking.publish import markdown_table
 from grokking.registry import Settings
@@ -35,8 +37,9 @@ SCALE = 32.0  # what scores are multiplied by
 def answers(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Some examples and their answers: x + y over the two operands, which the model's first layer says where to find."""
     some = tokens[:: max(1, len(tokens) // EXAMPLES)]
-    operands = [index for index, _ in model.first.read]  # type: ignore[union-attr]
-    return some, some[:, operands].sum(1) % model.head.weight.shape[0]  # type: ignore[union-attr]
+    perceptron = cast(MLP, model)
+    operands = [index for index, _ in cast(Embedded, perceptron.first).read]
+    return some, some[:, operands].sum(1) % len(perceptron.head.weight)
 
 
 def margins(scores: Tensor, labels: Tensor) -> Tensor:
@@ -49,7 +52,7 @@ def certified(model: nn.Module, tokens: Tensor, radius: float) -> float:
     """Share of examples whose answer no step of this length changes, by the certificate."""
     some, labels = answers(model, tokens)
     x = attack.embedded(model, some)
-    width, classes = x.shape[-1], model.head.weight.shape[0]  # type: ignore[union-attr]
+    width, classes = x.shape[-1], len(cast(MLP, model).head.weight)
     slope = certificate(model, attack.reach(model, some) + radius / math.sqrt(width)).slope
     with torch.no_grad():
         own = margins(attack.through(model)(x), labels)
@@ -80,7 +83,7 @@ ARMS = [(optimizer, constraint) for optimizer in OPTIMIZERS for constraint in ("
 def arm(optimizer: str, constraint: str) -> Settings:
     """With its best rate in lipschitz_frontier.py, and embeddings capped."""
     own = CONSTRAINTS[constraint]
-    transforms = ",".join(name for name in (own.get("transforms"), "rms_cap") if name)
+    transforms = ",".join(str(name) for name in (own.get("transforms"), "rms_cap") if name)
     rate = chosen()[optimizer, constraint, SCALE]
     return {**OPTIMIZERS[optimizer], **own, "transforms": transforms, "optimizer.lr": rate}
 
