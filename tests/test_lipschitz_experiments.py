@@ -12,6 +12,7 @@ PUBLISHED = ROOT / "figures/published"
 sys.path.insert(0, str(ROOT / "experiments"))
 
 import chosen_rates  # noqa: E402  (experiments are found by the line above)
+import robust_shares  # noqa: E402
 import robustness  # noqa: E402
 
 from grokking.engine.cohort import start  # noqa: E402
@@ -36,19 +37,19 @@ def learned():
 
 def test_answers_are_sums_of_the_operands(learned):
     model, tokens = learned
-    some, labels = robustness.answers(model, tokens)
+    some, labels = robust_shares.answers(model, tokens)
     assert len(some) == 25
     assert labels.tolist() == [(x + y) % 5 for x in range(5) for y in range(5)]
 
 
 def test_what_is_certified_holds_against_attacks_and_random_steps(learned):
     model, tokens = learned
-    shares = {radius: robustness.certified(model, tokens, radius) for radius in (0.02, 0.05, 0.1, 0.3)}
+    shares = {radius: robust_shares.certified(model, tokens, radius) for radius in (0.02, 0.05, 0.1, 0.3)}
     assert shares[0.02] > 0.5  # or the test says nothing
-    some, labels = robustness.answers(model, tokens)
+    some, labels = robust_shares.answers(model, tokens)
     x, f = attack.embedded(model, some), attack.through(model)
     for radius, share in shares.items():
-        assert share <= robustness.attacked(model, tokens, radius)
+        assert share <= robust_shares.attacked(model, tokens, radius)
         steps = torch.randn(200, *x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
         moved = x + radius * steps / steps.norm(dim=-1, keepdim=True)
         with torch.no_grad():
