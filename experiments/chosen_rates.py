@@ -6,22 +6,20 @@ from typing import Any
 
 import pandas as pd
 
+from grokking.comparison import cells
+
 PUBLISHED = Path(__file__).parents[1] / "figures" / "published"
 
 
 def trials(runs: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """One line a cell (`keys`) and `rate`: its mean steps, runs that do not generalise at the budget, and whether it is the cell's `best`.
+    """`grokking.comparison.cells` of the cells (`keys`) and their rates (`rate`), with validation `accuracy` at the end.
 
-    Of rates with which none generalises, the best has the highest validation accuracy at the end.
+    It decides where `cells` has a tie: of rates with which no run generalises the best is the most accurate.
     """
-    steps = runs["steps_to_generalize"].astype(float).fillna(runs["steps"].astype(float))
-    table = (
-        runs.assign(mean_steps=steps, accuracy=runs["final_validation_accuracy"])
-        .groupby([*keys, "rate"], sort=False)[["mean_steps", "accuracy"]]
-        .mean()
-        .reset_index()
-    )
-    ranked = table.sort_values(["mean_steps", "accuracy"], ascending=[True, False])
+    table = cells(runs, [*keys, "rate"], list(keys))
+    accuracy = runs.groupby([*keys, "rate"])["final_validation_accuracy"].mean().rename("accuracy")
+    table = table.join(accuracy, on=[*keys, "rate"])
+    ranked = table.sort_values(["mean_steps_to_sustain", "mean_steps", "accuracy"], ascending=[True, True, False])
     return table.assign(best=table.index.isin(ranked.groupby(list(keys)).head(1).index))
 
 

@@ -24,21 +24,15 @@ def answers(model: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return some, some[:, operands].sum(1) % len(perceptron.head.weight)
 
 
-def margins(scores: Tensor, labels: Tensor) -> Tensor:
-    """[example]: the right score less the best of the others."""
-    right = torch.nn.functional.one_hot(labels, scores.shape[-1]).bool()
-    return scores[right] - scores.masked_fill(right, -torch.inf).amax(-1)
-
-
 def certified(model: nn.Module, tokens: Tensor, radius: float) -> float:
     """Share of examples whose answer no step of this length changes, by the certificate."""
     some, labels = answers(model, tokens)
     x = attack.embedded(model, some)
-    width, classes = x.shape[-1], len(cast(MLP, model).head.weight)
+    width = x.shape[-1]
     slope = certificate(model, attack.reach(model, some) + radius / math.sqrt(width)).slope
     with torch.no_grad():
-        own = margins(attack.through(model)(x), labels)
-    return float((own > math.sqrt(2 * classes) * slope * radius / math.sqrt(width)).double().mean())
+        scores = attack.through(model)(x)
+    return attack.certified_accuracy(scores, labels, slope, radius, width)
 
 
 def attacked(model: nn.Module, tokens: Tensor, radius: float) -> float:

@@ -9,6 +9,7 @@ Definition Steps to the first evaluation with validation accuracy >= 0.95, after
            half as long again.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +108,10 @@ def draw(results: Results) -> Sequence[Drawing]:
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """One line for each entry and cell."""
     lines = []
-    for (name, cell), own in runs.groupby(["entry", "cell"], sort=False):
+    for cell, name in itertools.product(map(str, CELLS), ENTRIES):
+        own = runs[(runs["entry"] == name) & (runs["cell"] == cell)]
+        if own.empty:
+            continue
         line: dict[str, Any] = {"entry": name, "cell": cell, "n": len(own)}
         for event, column in (("generalize", "steps_to_generalize"), ("sustain", "steps_to_sustain")):
             reached = own[column].notna().to_numpy()
@@ -117,10 +121,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         steps = own["steps_to_generalize"].astype(float)
         line |= {"first": steps.min(), "last": steps.max(), "memorize": own["steps_to_memorize"].astype(float).median()}
         lines.append(line)
-    order = {(name, str(cell)): at for at, (name, cell) in enumerate((n, c) for c in CELLS for n in ENTRIES)}
-    return pd.DataFrame(lines).sort_values(
-        "entry", key=lambda _: [order.get((line["entry"], line["cell"]), 0) for line in lines], ignore_index=True
-    )
+    return pd.DataFrame(lines)
 
 
 def _panel(axes: Axes, table: pd.DataFrame, runs: pd.DataFrame) -> None:

@@ -32,7 +32,7 @@ class RunSpec:
     @property
     def needs_subnormals(self) -> bool:
         """Whether numbers below 1.2e-38 may matter: squares of gradients do beside an epsilon as small as their roots."""
-        return any(name.endswith("eps") and 0 < value < SMALLEST_EPSILON for name, value in self.hyper)
+        return any(name.endswith("eps") and value < SMALLEST_EPSILON for name, value in self.hyper)
 
     def description(self) -> dict[str, object]:
         """The complete description as plain JSON values."""

@@ -46,7 +46,9 @@ def plan(
     started: Iterable[Sequence[str]] = (),
     fitting: Callable[[RunSpec], int] = lambda spec: sys.maxsize,
 ) -> list[list[RunSpec]]:
-    """Cohorts of runs with one setting, which need subnormal numbers or do not, at most `width` wide, and at least `workers` of them where runs suffice.
+    """Cohorts of runs with one setting, at most `width` wide, and at least `workers` of them where runs suffice.
+
+    Runs that need subnormal numbers are apart from those that do not.
 
     `fitting` says how many runs like this one fit into memory side by side.
 

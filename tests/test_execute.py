@@ -310,7 +310,7 @@ def subnormals_are_kept():
     return bool((torch.tensor([1e-40]) * 1).item())
 
 
-@pytest.mark.parametrize(("eps", "kept"), [(1e-8, False), (1e-25, True)])
+@pytest.mark.parametrize(("eps", "kept"), [(1e-8, False), (1e-25, True), (0.0, True)])
 def test_subnormal_numbers_count_as_zero_unless_epsilon_is_tiny(tmp_path, eps, kept):
     prepare(tmp_path)
     spec = run_spec({**TINY, "optimizer.eps": eps}, 0)

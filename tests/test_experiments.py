@@ -57,7 +57,7 @@ def test_what_make_reproduces_stays_within_its_limits():
     assert listed("EXPERIMENTS") == REPRODUCED
     assert sum(declared(path, "smoke") for path in REPRODUCED) <= 50_000  # of a quarter of the size
     assert sum(declared(path, "laptop") for path in REPRODUCED) <= 210_000
-    # Of all experiments, scripts apart: within a day, as most runs end long before their budgets.
+    # Of all experiments, scripts apart. Most runs end long before their budgets: README says how long what is published took.
     assert sum(declared(f"experiments/{name}.py", scale) for name, _, scale in map(_parts, listed("ALL"))) <= 13_500_000
 
 

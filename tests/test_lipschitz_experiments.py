@@ -64,6 +64,10 @@ def test_the_best_rate_is_the_soonest_and_among_those_that_do_not_generalise_the
             "rate": [0.1, 0.1, 0.2, 0.2, 0.1, 0.2],
             "steps": 100,
             "steps_to_generalize": [10, None, 30, 40, None, None],
+            "steps_to_sustain": [None, None, 30, 40, None, None],
+            "sustained": [False, False, True, True, False, False],
+            "status": ["generalized", "censored", *["generalized"] * 2, *["censored"] * 2],
+            "seed": [0, 1, 0, 1, 0, 0],
             "final_validation_accuracy": [1.0, 0.9, 1.0, 1.0, 0.3, 0.4],
         }
     )

@@ -165,8 +165,8 @@ def give_memory_back() -> None:
 def subnormals(kept: bool) -> Iterator[None]:
     """Unless they are `kept`, numbers below 1.2e-38 count as 0 on the CPU.
 
-    Long after memorization the probabilities of wrong classes are such numbers, and a matrix product takes some fifteen
-    times as long with them.
+    Long after memorization the probabilities of wrong classes are such numbers, and a matrix product takes many times as
+    long with them.
     """
     torch.set_flush_denormal(not kept)
     try:

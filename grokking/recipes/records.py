@@ -3,7 +3,7 @@
 from grokking.recipes.book import CONSTANT, FULL_BATCH, PERCEPTRON, Recipe
 from grokking.registry import Settings
 
-SUM: Settings = {
+ADDITION: Settings = {
     **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.4, **FULL_BATCH},
     **{"evaluation.every": 1, "evaluation.growth": 0.0},
 }
@@ -19,7 +19,7 @@ RECORDS: dict[str, Recipe] = {
     "fewest_steps_symmetric": Recipe(
         source="ours, after Cesista 2025",
         settings={
-            **SUM,
+            **ADDITION,
             **SPHERES,
             **DECAYING,
             **{"model.inputs": "summed", "model.embedding": 226, "model.logit_scale": 0.64, "schedule.floor": 0.3},
@@ -27,13 +27,13 @@ RECORDS: dict[str, Recipe] = {
             **{"optimizer.momentum": 0.375, "optimizer.head": "rows", "transform.oblique.head": "columns"},
         },
         stated="embeddings of 226, summed, two hidden layers of 200, GELU with slopes up to 1; scion on spheres and spectral balls",
-        open="nothing",
+        open="its numbers are the best of some first trials; the search by the rules is to come",
         parameters=113 * 226 + 226 * 200 + 200 * 200 + 200 * 113,
     ),
     "fewest_steps": Recipe(
         source="ours, after Cesista 2025",
         settings={
-            **SUM,
+            **ADDITION,
             **SPHERES,
             **DECAYING,
             **{"model.logit_scale": 2.2, "schedule.floor": 1.0},
@@ -42,13 +42,13 @@ RECORDS: dict[str, Recipe] = {
             **{"optimizer.orthogonalize": "you6"},
         },
         stated="embeddings of 113 side by side, two hidden layers of 200, GELU with slopes up to 1; scion on spheres and spectral balls",
-        open="nothing",
+        open="its numbers are the best of some first trials; the search by the rules is to come",
         parameters=113 * 113 + 226 * 200 + 200 * 200 + 200 * 113,
     ),
     "cesista2025_stiefel": Recipe(
         source="Cesista 2025, Steepest descent on Stiefel, section 7.2; leloykun.github.io",
         settings={
-            **SUM,
+            **ADDITION,
             **SPHERES,
             **CONSTANT,
             **{"steps": 200, "precision": "bf16", "optimizer.lr": 0.2, "optimizer.embedding_lr": 0.2},
@@ -66,7 +66,7 @@ RECORDS: dict[str, Recipe] = {
     "chou2025_orthograd": Recipe(
         source="Chou 2025, Grokking Baseline Revisited; EIFY/grokking-at-the-edge-of-numerical-stability",
         settings={
-            **SUM,
+            **ADDITION,
             **PERCEPTRON,
             **CONSTANT,
             **{"steps": 400, "transforms": "orthograd", "optimizer.name": "adamw", "optimizer.lr": 0.01},
@@ -81,7 +81,7 @@ RECORDS: dict[str, Recipe] = {
     "muon_norm_cap2026": Recipe(
         source="PeterPonyu/muon-norm-cap-grokking 2026, runs of addition",
         settings={
-            **SUM,
+            **ADDITION,
             **CONSTANT,
             **{"task.p": 97, "steps": 300, "prompt": "operands", "model.name": "transformer", "model.depth": 2},
             **{"model.width": 128, "model.heads": 4, "model.norm": "layernorm", "model.positions": "learned"},
