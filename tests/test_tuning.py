@@ -407,6 +407,23 @@ def trials_of(out):
     return path.read_text()
 
 
+def test_what_is_started_from_is_tried_first(tmp_path):
+    where = ["--figures", str(tmp_path / "figures"), "--out", str(tmp_path)]
+    space = ["--space", "optimizer.lr=1e-3:1", "optimizer.beta1=0.5,0.8,0.9", "--start", "optimizer.lr=0.0321"]
+    assert command_line([*COMMAND, *where, *space]) == 0
+    (path,) = tmp_path.glob("searches/*/trials.csv")
+    first = pd.read_csv(path).sort_values("trial").iloc[0]
+    assert first["optimizer.lr"] == 0.0321
+    assert first["optimizer.beta1"] == 0.9, "its default, as nothing was said"
+    for wrong, why in (
+        ("optimizer.lr", "name=value"),
+        ("optimizer.eps=1", "once for each"),
+        ("optimizer.lr=2", "0.001:1"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            command_line([*COMMAND, *where, *space[:-1], wrong])
+
+
 @pytest.mark.parses
 def test_a_killed_search_continues_by_the_same_command_to_the_same_table(tmp_path, capsys):
     where = ["--figures", str(tmp_path / "figures"), "--out"]

@@ -24,6 +24,7 @@ def tune(
     optimizer: str | None = None,
     recipe: str | None = None,
     space: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=LOW:HIGH|VALUE,VALUE ...")] = (),
+    start: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = (),
     trials: int | None = None,
     budget: float | None = None,
     seeds: str = "1000:1003",
@@ -53,6 +54,7 @@ def tune(
         recipe: the setting of a paper (see `grokking list recipes`); --task, --optimizer and --set change it.
         space: what is searched: optimizer.lr=1e-4:1e-1 (even in the logarithm), optimizer.momentum=0.5:0.99:linear,
             model.width=64,128 (choices); without it learning rate and weight decay around their defaults.
+        start: a configuration that is tried first, such as the best so far; what it does not name is as it is by default.
         trials: how many configurations are tried in all; 40, unless --budget says when to stop.
         budget: run-steps that may be spent: no batch is begun after that many, and what the last one takes beyond them
             is not counted.
@@ -83,7 +85,7 @@ def tune(
     from grokking.store import make_writable
     from grokking.tuning.definition import Definition
     from grokking.tuning.search import paid
-    from grokking.tuning.space import around_defaults, parse_space
+    from grokking.tuning.space import around_defaults, parse_point, parse_space
 
     for name, limit in (("trials", trials), ("budget", budget)):
         if limit is not None and not 1 <= limit < float("inf"):
@@ -106,6 +108,7 @@ def tune(
             rungs=rungs,
             reduction=reduction,
             points=points,
+            start=tuple(parse_point(start, axes, defaults).items()) if start else (),
         )
         definition.check()
         make_writable(figures, "figures")
