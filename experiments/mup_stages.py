@@ -5,8 +5,8 @@
 Claim      With the standard parametrization and fixed initial values what layers give out, and what steps change in it, grows with the
            width; each part of muP repairs one thing, and with all of them nothing changes with the width but the scores before
            training (Dey et al. 2025, The Practitioner's Guide to the Maximal Update Parameterization, with GPT-2 on text).
-Here       The transformer of `grokking run`, initial values N(0, 0.02²), AdamW at 1e-3 without decay; x + y (mod 5), five examples at
-           once, 10 steps, 16 seeds; widths 64 to 512.
+Here       The transformer of `grokking run`, initial values N(0, 0.02²), AdamW at 1e-3 without decay; the first of two operands (mod
+           3), six of nine examples at once, 10 steps, 16 seeds; widths 64 to 512.
 Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
            change by 10 steps, and of each parameter's change as it acts, over the widest three widths; passes where it is
            within 0.1 of theory.
@@ -104,7 +104,7 @@ def draw_stages(table: pd.DataFrame, found: pd.DataFrame) -> Drawing:
         layer_legend(figure)
         caption(
             figure,
-            f"Transformer, AdamW (lr {ADAMW['optimizer.lr']:g}), initial values N(0, 0.02²) at width {widths[0]}; x + y (mod 5), full batch; each column "
+            f"Transformer, AdamW (lr {ADAMW['optimizer.lr']:g}), initial values N(0, 0.02²) at width {widths[0]}; the first of two operands (mod 3), full batch; each column "
             f"has what those before it have. Root mean squares, mean of n = {n} seeds. Solid: the slope of the widest three is within {ALLOWED:g} of theory ({ALL_FLAT}); "
             f"dashed: it is not. Trained on: {machine('cpu')}.",
         )

@@ -6,7 +6,7 @@ appendix D). Theory is of the limit: slopes are of the widest three widths, as t
 each named layer, with a few examples only: an update is a sum over examples, and theory holds where widths are many times their number.
 
 start    root mean square of what a layer gives out, before the first step
-change   root mean square of what the steps changed in it
+change   root mean square of what the steps changed in it, where head and queries begin at 0
 update   the change of a parameter as it acts: of a matrix [out, in] its largest singular value times √(in / out), of the head times
          √in and what its input is multiplied by; of everything else its root mean square
 rest     the same of a parameter that its first gradient pulls, over and over, until weight decay holds it: what a wrong decay does
@@ -34,11 +34,12 @@ ALLOWED = 0.1  # between a slope and theory
 WIDEST = 3  # widths of which slopes are
 AT_ONCE = 4  # seeds: wide models of more of them leave the memory that is kept from step to step
 CPU = torch.device("cpu")
-FEW: Settings = {  # examples, so that even a narrow model is wide beside their number
-    **{"task.name": "mod_add", "task.p": 5, "train_fraction": 0.2, "batch_size": 0},
+FEW: Settings = {  # examples, so that even a narrow model is wide beside their number; and one operand that attention has to find
+    **{"task.name": "poly:x", "task.p": 3, "train_fraction": 0.67, "batch_size": 0},
     **{"schedule.name": "constant", "evaluation.every": 1_000},
 }
 UNSEEN = "key.bias"  # adds the same to all scores of a query, which softmax does not see: its gradient is rounding
+QUERY = "query.weight"
 BY_ITSELF = -0.5  # what random weights make of the scores, and of those of attention: they go with 1 / √width
 
 
@@ -67,8 +68,10 @@ def _at_width(settings: Settings, width: int, seeds: Sequence[int], steps: int) 
     trainer = Trainer(specs[0].setting, CPU)
     cohort = start(specs, CPU, places=trainer.places)
     tokens = trainer.data.tokens[trainer.data.batch(cohort)]
-    weights, before = cohort.weights, outputs(trainer, cohort.weights, tokens)
-    found = {"start": {name: _rms(x) for name, x in before.items()}}
+    found = {"start": {name: _rms(x) for name, x in outputs(trainer, cohort.weights, tokens).items()}}
+    weights = quiet(trainer, cohort.weights)
+    cohort.moving = cohort.moving._replace(weights=weights)
+    before = outputs(trainer, weights, tokens)
     while cohort.step < steps:
         trainer.advance(cohort, steps - cohort.step)
     if steps:
@@ -76,6 +79,16 @@ def _at_width(settings: Settings, width: int, seeds: Sequence[int], steps: int) 
         found["change"] = {name: _rms(after[name] - x) for name, x in before.items()}
         found["update"] = acting(trainer, {name: cohort.weights[name] - w for name, w in weights.items()})
     return _lines(width, specs, found)
+
+
+def quiet(trainer: Trainer, weights: Tensors) -> Tensors:
+    """The weights with head and queries at 0.
+
+    Otherwise what random ones do to scores, and to the gradients of attention, goes with 1 / √width, and at widths that can be
+    measured hides what is learned in so few steps (Yang et al. 2022, appendix D.2).
+    """
+    silent = {name for name, role in trainer.roles.items() if role is Role.HEAD or name.endswith(QUERY)}
+    return {name: torch.zeros_like(w) if name in silent else w for name, w in weights.items()}
 
 
 def at_rest(settings: Settings, widths: Sequence[int], seeds: Sequence[int], steps: int) -> pd.DataFrame:

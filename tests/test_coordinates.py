@@ -262,7 +262,7 @@ def test_the_bias_of_keys_has_no_slope_as_softmax_does_not_see_it():
         "optimizer.name": "sgd",
         "optimizer.lr": 0.1,
     }
-    table = coordinates(settings, (8, 16), range(2), steps=1)
+    table = coordinates(settings, (8, 16), range(2), steps=4)
     update = table[table["what"] == "update"].groupby("name")["size"].mean()
     assert update["blocks.0.attention.key.bias"] < 1e-6 * update["blocks.0.attention.query.bias"]
     assert "blocks.0.attention.query.bias" in set(slopes(table)["name"])

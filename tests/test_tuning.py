@@ -407,6 +407,7 @@ def trials_of(out):
     return path.read_text()
 
 
+@pytest.mark.parses
 def test_what_is_started_from_is_tried_first(tmp_path):
     where = ["--figures", str(tmp_path / "figures"), "--out", str(tmp_path)]
     space = ["--space", "optimizer.lr=1e-3:1", "optimizer.beta1=0.5,0.8,0.9", "--start", "optimizer.lr=0.0321"]
