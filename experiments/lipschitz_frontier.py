@@ -78,9 +78,9 @@ QUICK: Settings = {"task.p": 11, "model.width": 16, "model.embedding": 8, "steps
 STUDIES = {
     "smoke": [Study({**BASE, **QUICK, **MEASURED}, [arm(*cell, 0.02) for cell in CELLS[::7]], range(2))],
     "tuning": [Study(BASE, GRID, range(1000, 1002))],
-    "laptop": [Study({**BASE, **MEASURED}, [arm(*cell, rate) for cell, rate in chosen().items()], range(5))],
+    "laptop": [Study({**BASE, **MEASURED}, [arm(*cell, rate) for cell, rate in chosen().items()], range(3))],
 }
-RUN_STEPS = {"smoke": 720, "tuning": 288_000, "laptop": 180_000}  # at most: the sum of all budgets
+RUN_STEPS = {"smoke": 720, "tuning": 288_000, "laptop": 108_000}  # at most: the sum of all budgets
 
 
 def draw(results: Results) -> Sequence[Drawing]:
