@@ -7,7 +7,7 @@ Claim      Scaled by muP, every model changes as much by a step of every optimiz
 Here       Models and optimizers at their defaults but for the learning rates below and without weight decay (of which ten steps tell
            nothing: grokking.coordinates.at_rest), scaled by muP from width 64 on; the first of two operands (mod 3), six of nine
            examples at once, 10 steps, 8 seeds (LSTM and perceptron 16, Shampoo 4); widths 64 to 512, perceptrons 64 to 1,024. Rates at
-           which the loss falls by then, but not to nothing: 1e-3, Muon's 0.02, SGD's 0.02 and with momentum 0.005.
+           which the loss falls by then, but not to nothing: 1e-3, Muon's 0.02, SGD's and EGD's (SGD but on embeddings) 0.02, and with momentum 0.005.
            What layers give out before training is the same for every optimizer, and of 256 seeds, as six examples say little of it.
 Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
            change by 10 steps, and of each parameter's change as it acts, over the widest three widths; passes where it is
@@ -38,7 +38,14 @@ SEEDS = range(8)
 OTHERS = {"shampoo": range(4), "lstm": range(16), "mlp": range(16)}  # what is dear, and what is cheap
 STARTS = range(256)  # before training
 STEPS = 10
-RATES = {"sgd": 0.02, "gradient_descent": 0.02, "heavy_ball": 0.005, "nesterov": 0.005, "muon": 0.02}  # else 1e-3
+RATES = {
+    "sgd": 0.02,
+    "gradient_descent": 0.02,
+    "egd": 0.02,
+    "heavy_ball": 0.005,
+    "nesterov": 0.005,
+    "muon": 0.02,
+}  # else 1e-3
 RATE = 1e-3
 
 
