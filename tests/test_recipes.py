@@ -34,7 +34,7 @@ COUNTED = {  # by the paper, or from the shapes in its code
     "janati2026": 226_048,  # the paper
     "chou2025": 113 * 50 + 100 * 200 + 200**2 + 200 * 113,
     "chou2025_orthograd": 226 * 200 + 200**2 + 200 * 113,
-    "fewest_steps": 113**2 + 226 * 200 + 200**2 + 200 * 113,
+    "fewest_steps": 113 * 226 + 452 * 300 + 300**2 + 300 * 113,
     "cesista2025_stiefel": 113**2 + 226 * 200 + 200**2 + 200 * 113,
     "fewest_steps_symmetric": 113 * 226 + 226 * 200 + 200**2 + 200 * 113,
 }
