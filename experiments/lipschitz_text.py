@@ -67,7 +67,7 @@ STUDIES = {
     "tuning": [Study(BASE, GRID, range(1000, 1002))],
     "laptop": [Study({**BASE, **MEASURED}, [arm(*cell, rate) for cell, rate in chosen().items()], range(3))],
 }
-RUN_STEPS = {"smoke": 200, "tuning": 28_800, "laptop": 14_400}  # at most: the sum of all budgets
+RUN_STEPS = {"smoke": 160, "tuning": 28_800, "laptop": 14_400}  # at most: the sum of all budgets
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:

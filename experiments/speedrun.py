@@ -3,8 +3,8 @@
 Claim      Cesista 2025 (Steepest descent on Stiefel, leloykun.github.io): a median of 44 full-batch steps over 64 seeds (p = 113), without
            code; Chou 2025: tuned AdamW 111 epochs, ⊥AdamW 124, to 100 %; PeterPonyu/muon-norm-cap-grokking 2026: a transformer with Muon
            and AdamW 50 to 75 steps (p = 97).
-Here       Each entry as its recipe has it, on the seeds of the rules: where it is from, and ours at p = 113 and 97 with 40 % of the examples and at p = 113 with
-           30 %, with the numbers that were chosen at p = 113 with 40 %.
+Here       Each entry as its recipe has it, on the seeds of the rules: where it is from, and ours at p = 113 and 97 with 40 % of the
+           examples, and at p = 113 with 30 %, with the numbers that were chosen at p = 113 with 40 %.
 Definition Steps to the first evaluation with validation accuracy >= 0.95, after every step; and to the first from which it stays there for
            half as long again.
 """
