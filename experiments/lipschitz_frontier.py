@@ -2,10 +2,11 @@
 
 Claim      Newhouse et al. 2025 (arXiv 2507.13338): weight constraints give a bound on how fast scores change, Muon makes more of one than
            AdamW, and bounds that are small enough to mean something cost accuracy.
-Here       x + y (mod 59), 50 % of the examples for training, full batch; a perceptron on embeddings of 64 side by side, two hidden layers
-           of 128, GELU with slopes up to 1. Scores are multiplied by 4 to 64, which is what is certified where every norm is at most 1.
-           Each constraint acts on both hidden matrices and the head, after every step of Muon (on these; AdamW on embeddings) or AdamW; all
-           with rates of their own, chosen on two tuning seeds.
+Here       x + y (mod 59), 60 % of the examples for training, full batch; a perceptron on embeddings of 64 side by side, two hidden layers
+           of 128, GELU with slopes up to 1. Every row of the embeddings is kept at a root mean square of 1, so that slopes mean the
+           same for all. Scores are multiplied by 1 to 64, which is what is certified where every norm is at most 1. Each constraint acts
+           on both hidden matrices and the head, after every step of Muon (on these; AdamW on embeddings) or AdamW; all with rates of
+           their own, chosen on two tuning seeds, which fall to 0 over 240 steps.
 Definition Steps to the first evaluation with validation accuracy >= 0.95. Certified: the upper bound of grokking.lipschitz.certificate
            from the last weights. Attacked: the steepest slope that power iteration finds at 32 examples, a lower bound on the same.
 """
@@ -28,23 +29,25 @@ from grokking.store import Results
 from grokking.study import Study
 
 BASE: Settings = {
-    **{"task.name": "mod_add", "task.p": 59, "train_fraction": 0.5, "batch_size": 0, "steps": 600},
+    **{"task.name": "mod_add", "task.p": 59, "train_fraction": 0.6, "batch_size": 0, "steps": 240},
     **{"model.name": "mlp", "model.inputs": "concatenated", "model.embedding": 64, "model.width": 128},
-    **{"model.depth": 2, "model.activation": "gelu_1", "init.name": "orthogonal", "schedule.name": "constant"},
+    **{"model.depth": 2, "model.activation": "gelu_1", "init.name": "orthogonal"},
+    **{"schedule.name": "linear_decay", "schedule.warmup": 0},
+    **{"transforms": "oblique", "transform.oblique.embedding": "rows", "transform.oblique.head": "none"},
 }
 MEASURED: Settings = {"measures": "certified_slope,steepest_slope"}
-SCALES = (4.0, 8.0, 16.0, 32.0, 64.0)
-RATES = {"muon": (0.02, 0.05, 0.1, 0.2), "adamw": (0.003, 0.006, 0.012, 0.025)}
+SCALES = (1.0, 4.0, 16.0, 64.0)
+RATES = {"muon": (0.25, 0.5, 1.0), "adamw": (0.025, 0.05, 0.1)}
 OPTIMIZERS: dict[str, Settings] = {
     "muon": {"optimizer.name": "muon", "optimizer.scale": "spectral", "optimizer.matrices": "hidden+head"}
-    | {"optimizer.adamw_lr": 0.01, "optimizer.adamw_weight_decay": 0.0},
+    | {"optimizer.momentum": 0.6, "optimizer.adamw_lr": 0.1, "optimizer.adamw_weight_decay": 0.0},
     "adamw": {"optimizer.name": "adamw"},
 }
 
 
 def on_all(name: str) -> Settings:
     """A constraint with norm 1 on hidden matrices and the head, without decay beside it."""
-    return {"transforms": name, f"transform.{name}.on": "hidden+head", "optimizer.weight_decay": 0.0}
+    return {"transforms": f"{name},oblique", f"transform.{name}.on": "hidden+head", "optimizer.weight_decay": 0.0}
 
 
 CONSTRAINTS: dict[str, Settings] = {
@@ -80,7 +83,7 @@ STUDIES = {
     "tuning": [Study(BASE, GRID, range(1000, 1002))],
     "laptop": [Study({**BASE, **MEASURED}, [arm(*cell, rate) for cell, rate in chosen().items()], range(3))],
 }
-RUN_STEPS = {"smoke": 720, "tuning": 288_000, "laptop": 108_000}  # at most: the sum of all budgets
+RUN_STEPS = {"smoke": 560, "tuning": 69_120, "laptop": 34_560}  # at most: the sum of all budgets
 
 
 def draw(results: Results) -> Sequence[Drawing]:
@@ -111,19 +114,20 @@ def _trials(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
             for axes, scale in zip(row, SCALES, strict=True):
                 for constraint, color in COLOR.items():
                     own = table[(table[KEYS] == [optimizer, constraint, scale]).all(axis=1)]
-                    axes.plot(own["rate"], own["mean_steps"], "o-", ms=3, lw=1, color=color, label=constraint)
-                axes.set(xscale="log", yscale="log")
-                step_ticks(axes.yaxis)
+                    axes.plot(own["rate"], own["accuracy"], "o-", ms=3, lw=1, color=color, label=constraint)
+                axes.set(xscale="log")
+                axes.set_xticks(RATES[optimizer], [f"{rate:g}" for rate in RATES[optimizer]])
+                axes.xaxis.minorticks_off()
                 if optimizer == next(iter(OPTIMIZERS)):
                     axes.set_title(f"scores × {scale:g}")
-            row[0].set_ylabel(f"{label(optimizer)}: steps (log)")
+            row[0].set_ylabel(f"{label(optimizer)}: validation accuracy")
         for axes in panels[-1]:
             axes.set_xlabel("learning rate (log)")
         figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(COLOR))
         n = runs["seed"].nunique()
         caption(
             figure,
-            f"Mean steps to generalise of n = {n} tuning seeds, at the budget where they do not. Trained on: {'; '.join(machines)}.",
+            f"Mean validation accuracy at the end, of n = {n} tuning seeds. Trained on: {'; '.join(machines)}.",
         )
     return Drawing("lipschitz_frontier_tuning", figure, {"": table, "runs": _plain(runs)}, n)
 

@@ -109,10 +109,14 @@ def _word(own: pd.DataFrame) -> str:
         return f"pass ({len(own)})"
     if wrong["slope"].isna().any():
         return "not finite"
-    surely = (wrong["slope_low"] - wrong["expected"] > ALLOWED) | (wrong["slope_high"] - wrong["expected"] < -ALLOWED)
     worst = wrong.loc[(wrong["slope"] - wrong["expected"]).abs().idxmax()]
     slope = f"{worst['slope']:+.2f} [{worst['slope_low']:+.2f}, {worst['slope_high']:+.2f}]"
-    return f"{len(wrong)} of {len(own)} off, {surely.sum()} surely: {slope}, {worst['what']} of {worst['name']}"
+    return f"{len(wrong)} of {len(own)} off, {surely(wrong).sum()} surely: {slope}, {worst['what']} of {worst['name']}"
+
+
+def surely(own: pd.DataFrame) -> pd.Series:
+    """Whether the whole interval of a slope is farther from theory than is allowed."""
+    return (own["slope_low"] - own["expected"] > ALLOWED) | (own["slope_high"] - own["expected"] < -ALLOWED)
 
 
 def main(figures: Path = Path("figures"), publish: bool = False) -> None:

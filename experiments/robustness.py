@@ -1,9 +1,9 @@
 """How far may an embedded input move before the answer changes? What is certified from below, and attacked from above.
 
 Claim      Newhouse et al. 2025 (arXiv 2507.13338): networks within a certified bound keep more of their accuracy under perturbations.
-Here       x + y (mod 59), 50 % of the examples for training, full batch, perceptrons as in lipschitz_frontier.py (two hidden layers of
-           128 on embeddings of 64 side by side), each with its best rate there: by Muon and AdamW without a bound, with weight
-           decay, and capped at norm 1. All embeddings are kept at a root mean square of 1 at most, so that distances mean the same for all.
+Here       x + y (mod 59), perceptrons as in lipschitz_frontier.py (two hidden layers of 128 on embeddings of 64 side by side, whose rows
+           have a root mean square of 1), scores multiplied by 64, each with its best rate there: by Muon and AdamW without a bound,
+           with weight decay, and capped at norm 1.
 Definition 256 examples, spread over all. Certified at a radius: right, and the margin over every other class is more than √2 · √classes ·
            slope · radius / √width, which is what any step of that Euclidean length can take from it. Attacked: still right after 20
            steps of projected gradient ascent on the margin within the radius. The truth lies between the two.
@@ -22,16 +22,13 @@ from grokking.registry import Settings
 from grokking.store import Results
 from grokking.study import Study
 
-SCALE = 32.0  # what scores are multiplied by
+SCALE = 64.0  # what scores are multiplied by
 ARMS = [(optimizer, constraint) for optimizer in OPTIMIZERS for constraint in ("none", "weight decay", "cap")]
 
 
 def arm(optimizer: str, constraint: str) -> Settings:
-    """With its best rate in lipschitz_frontier.py, and embeddings capped."""
-    own = CONSTRAINTS[constraint]
-    transforms = ",".join(str(name) for name in (own.get("transforms"), "rms_cap") if name)
-    rate = chosen()[optimizer, constraint, SCALE]
-    return {**OPTIMIZERS[optimizer], **own, "transforms": transforms, "optimizer.lr": rate}
+    """With its best rate in lipschitz_frontier.py."""
+    return {**OPTIMIZERS[optimizer], **CONSTRAINTS[constraint], "optimizer.lr": chosen()[optimizer, constraint, SCALE]}
 
 
 MEASURED: Settings = {
@@ -40,9 +37,9 @@ MEASURED: Settings = {
 }
 STUDIES = {
     "smoke": [Study({**BASE, **QUICK, **MEASURED}, [arm(*ARMS[0]), arm(*ARMS[-1])], range(2))],
-    "laptop": [Study({**BASE, **MEASURED}, [arm(*own) for own in ARMS], range(5))],
+    "laptop": [Study({**BASE, **MEASURED}, [arm(*own) for own in ARMS], range(3))],
 }
-RUN_STEPS = {"smoke": 160, "laptop": 18_000}  # at most: the sum of all budgets
+RUN_STEPS = {"smoke": 160, "laptop": 4_320}  # at most: the sum of all budgets
 
 
 def draw(results: Results) -> Sequence[Drawing]:
@@ -51,7 +48,7 @@ def draw(results: Results) -> Sequence[Drawing]:
         spec.run_id: own
         for own in ARMS
         for small in ({}, QUICK)
-        for spec in Study({**BASE, **small, **MEASURED}, [arm(*own)], range(5)).specs()
+        for spec in Study({**BASE, **small, **MEASURED}, [arm(*own)], range(3)).specs()
     }
     runs = results.runs
     table = summary(
