@@ -106,3 +106,22 @@ def test_with_each_stage_slopes_are_nearer_to_theory_and_at_the_last_all_within_
     words = mup_stages.stages_markdown(found)
     assert (PUBLISHED / "mup_stages.md").read_text() == words + "\n"
     assert words in (ROOT / "REPRODUCING.md").read_text()
+
+
+def test_what_is_said_of_the_pairs_is_in_their_table():
+    found = pd.read_csv(PUBLISHED / "mup_pairs.csv")
+    pairs = set(found[["model", "optimizer"]].itertuples(index=False, name=None))
+    assert pairs == set(mup_pairs.all_pairs())
+    words = mup_pairs.pairs_markdown(found)
+    assert (PUBLISHED / "mup_pairs.md").read_text() == words + "\n"
+    assert words in (ROOT / "REPRODUCING.md").read_text()
+    text = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    off = found[~found["passes"]]
+    surely = off[mup_pairs.surely(off)]
+    passing = found.groupby(["model", "optimizer"])["passes"].all()
+    unsure = len(off.groupby(["model", "optimizer"])) - len(surely.groupby(["model", "optimizer"]))
+    assert f"{passing.sum()} of {len(passing)} pairs pass" in text
+    assert f"{unsure} have slopes farther from theory than 0.1 whose intervals reach" in text
+    assert f"{len(off)} of {len(found):,} slopes are off, {len(surely)} of them surely" in text
+    attention = surely["name"].str.contains("attention.(?:scores|query|key)")
+    assert f"{attention.sum()} of these are of scores, queries and keys of attention" in text

@@ -76,3 +76,36 @@ def test_a_run_is_clocked_to_the_step_at_which_it_generalises(name, tmp_path):
     steps, seconds = speedrun_clock.clocked(settings, 0, torch.device("cpu"))
     assert steps == stored
     assert seconds > 0
+
+
+def test_what_is_said_of_the_records_is_in_their_table():
+    table = pd.read_csv(ROOT / "figures/published/speedrun.csv").set_index(["entry", "cell"])
+    text = " ".join((ROOT / "RECORDS.md").read_text().split())
+    first = "p = 113, 40%"
+    ours = {name: table.loc[(name, first)] for name in ("fewest_steps", "fewest_steps_symmetric")}
+    side, summed = ours["fewest_steps"], ours["fewest_steps_symmetric"]
+    assert f"median of **{side['generalize']:.0f}** steps ({side['first']:.0f} to {side['last']:.0f})" in text
+    assert f"summed embeddings **{summed['generalize']:.0f}** ({summed['first']:.0f} to {summed['last']:.0f})" in text
+    records = table[table.index.get_level_values("entry").isin(ours)]
+    assert (records["n"] == 64).all()
+    assert (records["generalize_events"] == 64).all(), "all seeds must get there"
+    cesista = table.loc[("cesista2025_stiefel", first)]
+    assert f"Cesista's recipe takes {cesista['generalize']:.0f} here, where 44 are stated" in text
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"a median of {side['generalize']:.0f} full-batch steps over 64 seeds" in readme
+    assert f"({summed['generalize']:.0f} by one that knows that x + y = y + x)" in readme
+
+
+def test_the_chosen_numbers_of_the_records_are_those_of_their_recipes():
+    rows = [
+        line.split("|")
+        for line in (ROOT / "RECORDS.md").read_text().splitlines()
+        if ". " not in line and line.startswith("| ")
+    ]
+    told = {row[1].strip(): row for row in rows if "." in row[1]}
+    for name, column in (("fewest_steps", 3), ("fewest_steps_symmetric", 5)):
+        own = RECIPES[name].settings
+        for setting, row in told.items():
+            if setting in own:
+                assert row[column].strip() == f"{own[setting]}", (name, setting)
+    assert {"optimizer.lr", "schedule.floor", "optimizer.orthogonalize"} <= set(told)
