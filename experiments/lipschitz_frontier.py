@@ -6,7 +6,8 @@ Here       x + y (mod 59), 60 % of the examples for training, full batch; a perc
            of 128, GELU with slopes up to 1. Every row of the embeddings is kept at a root mean square of 1, so that slopes mean the
            same for all. Scores are multiplied by 1 to 64, which is what is certified where every norm is at most 1. Each constraint acts
            on both hidden matrices and the head, after every step of Muon (on these; AdamW on embeddings) or AdamW; all with rates of
-           their own, chosen on two tuning seeds, which fall to 0 over 240 steps.
+           their own, chosen on two tuning seeds, which fall to 0 over 240 steps. A run ends before that, once it has stayed above 95 % for half as
+           long again: what is said of its end is of then.
 Definition Steps to the first evaluation with validation accuracy >= 0.95. Certified: the upper bound of grokking.lipschitz.certificate
            from the last weights. Attacked: the steepest slope that power iteration finds at 32 examples, a lower bound on the same.
 """

@@ -4,9 +4,9 @@ Claim      Newhouse et al. 2025 (arXiv 2507.13338): a 2-Lipschitz transformer re
            parameters 39.4 % of words with activations near 100, at a bound of 10^264, and 21 % at a bound of 10.
 Here       The next character after 16 of Python's language reference (8,000 windows, 80 % for training), far smaller than theirs: the
            Lipschitz transformer with two layers of width 64, every matrix capped at norm 1 and rows of embeddings at root mean square 1,
-           by Muon and by AdamW, scores multiplied by 2 to 128; beside it an ordinary transformer with RMSNorm. Each with the best of three
-           rates, by validation accuracy on one tuning seed.
-Definition Validation accuracy after 600 steps, and the best at any evaluation. Certified: the bound of grokking.lipschitz.certificate on the
+           by Muon and by AdamW, scores multiplied by 2 to 128; beside it an ordinary transformer with RMSNorm and the optimizers' default
+           decays (AdamW 1, Muon 0.1). Each with the best of three rates, by validation accuracy on one tuning seed.
+Definition Validation accuracy after 600 steps. Certified: the bound of grokking.lipschitz.certificate on the
            slope, from the last weights, over embedded inputs as large as the examples'; attacked: the steepest slope found at 32 examples.
 """
 

@@ -119,7 +119,7 @@ def stages_markdown(found: pd.DataFrame) -> str:
         worst = own.loc[off.idxmax()]
         counts = [f"{part['passes'].sum()} of {len(part)}" for _, part in own.groupby("what", sort=False)]
         every = ((own["slope_all"] - own["expected"]).abs() <= ALLOWED).sum()
-        farthest = f"{worst['slope']:+.2f} ({worst['what']} of {worst['name']})"
+        farthest = f"{worst['slope']:+.2f}, not {worst['expected']:g} ({worst['what']} of {worst['name']})"
         rows.append((STAGES[str(stage)], *counts, f"{off.mean():.2f}", farthest, f"{every} of {len(own)}"))
     return markdown_table(
         ("stage", "start", "change", "update", "mean distance", "farthest slope", "by all widths"), rows

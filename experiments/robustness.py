@@ -4,7 +4,9 @@ Claim      Newhouse et al. 2025 (arXiv 2507.13338): networks within a certified 
 Here       x + y (mod 59), perceptrons as in lipschitz_frontier.py (two hidden layers of 128 on embeddings of 64 side by side, whose rows
            have a root mean square of 1), scores multiplied by 64, each with its best rate there: by Muon and AdamW without a bound,
            with weight decay, and capped at norm 1.
-Definition 256 examples, spread over all. Certified at a radius: right, and the margin over every other class is more than √2 · √classes ·
+           A run ends at the first of its evaluations, 50 steps apart, at which all of the validation set is right, or after 240 steps: arms are
+           not compared after as many steps.
+Definition Some 256 examples, spread over all, those of training among them. Certified at a radius: right, and the margin over every other class is more than √2 · √classes ·
            slope · radius / √width, which is what any step of that Euclidean length can take from it. Attacked: still right after 20
            steps of projected gradient ascent on the margin within the radius. The truth lies between the two.
 """
@@ -73,7 +75,7 @@ def draw(results: Results) -> Sequence[Drawing]:
         first = runs.iloc[0]
         caption(
             figure,
-            f"x + y (mod {first['task.p']}), perceptrons on embeddings whose root mean square is 1 at most, n = {n} seeds (means), {EXAMPLES} examples. Solid: still "
+            f"x + y (mod {first['task.p']}), perceptrons on embeddings whose root mean square is 1 at most, n = {n} seeds (means), some {EXAMPLES} examples. Solid: still "
             "right after an attack on the embedded input; dashed: proved to stay right by the certificate; the truth lies between. "
             f"Trained on: {'; '.join(results.machines)}.",
         )

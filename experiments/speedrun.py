@@ -95,6 +95,7 @@ def draw(results: Results) -> Sequence[Drawing]:
         cell=[of[run_id][1] for run_id in results.runs["run_id"]],
     )
     table = summary(runs)
+    counts = " to ".join(str(n) for n in sorted({table["n"].min(), table["n"].max()}))
     with style():
         figure = Figure(figsize=(11, 0.55 * len(ENTRIES) + 1.6), layout="constrained")
         shown = [str(cell) for cell in CELLS if str(cell) in set(runs["cell"])]
@@ -105,9 +106,9 @@ def draw(results: Results) -> Sequence[Drawing]:
         panels[0].set_yticks(range(len(ENTRIES)), list(ENTRIES))
         caption(
             figure,
-            f"x + y (mod p), the share of the examples that is trained on above; n = {table['n'].min()} seeds. Each dot a run: the first step after which "
+            f"x + y (mod p), the share of the examples that is trained on above; n = {counts} seeds. Each dot a run: the first step after which "
             "95 % of the validation set are right; black: their median; ring: the median of the first step from which it stays so for half as "
-            "long again; grey: as published (to 100 % for chou2025). Symmetric: knows that x + y = y + x. "
+            "long again; grey: as published (to 100 % for chou2025 and chou2025_orthograd). Symmetric: knows that x + y = y + x. "
             f"Trained on: {'; '.join(results.machines)}.",
         )
     tables = {"": table, "runs": runs.drop(columns=["entry", "cell"])}

@@ -244,6 +244,27 @@ def test_a_line_is_dashed_where_its_slope_is_not_theory_s_and_a_weight_has_the_c
     assert [line.get_label() for line in axes.lines] == ["hidden", "hidden", "head"]
 
 
+def test_head_and_queries_begin_at_0_before_the_steps():
+    """So the first step moves the head alone, as no gradient passes it."""
+    settings = {"model.name": "transformer", "model.heads": 2, "optimizer.weight_decay": 0.0}
+    table = coordinates(settings, (16,), range(2), steps=1)
+    moved = table[(table["what"] == "update") & (table["size"] > 0)]
+    assert set(moved["name"]) == {"head.weight"}
+    later = coordinates(settings, (16,), range(2), steps=2)
+    still = later[(later["what"] == "update") & (later["size"] == 0)]
+    assert set(still["name"]) == {"blocks.0.attention.key.weight"}, "no gradient passes queries of 0"
+
+
+def test_what_keeps_the_initial_weights_keeps_those_that_are_0():
+    """Else the pull of the random ones would be measured as a change of the head."""
+    pulled = {"transforms": "decay_to_start", "transform.decay_to_start.decay": 100.0, "optimizer.weight_decay": 0.0}
+    head, lr = [], 1e-12
+    for own in ({"optimizer.weight_decay": 0.0}, pulled):
+        table = coordinates({**PERCEPTRON, "optimizer.lr": lr, **own}, (16,), range(2))
+        head.append(table[(table["what"] == "update") & (table["name"] == "head.weight")]["size"].to_numpy())
+    np.testing.assert_allclose(*head, rtol=1e-3)
+
+
 def test_a_run_that_diverges_passes_nowhere_and_breaks_nothing():
     found = slopes(
         coordinates({**PERCEPTRON, "optimizer.name": "lion", "optimizer.lr": 3e38}, (8, 16), range(2), steps=5)

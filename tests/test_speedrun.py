@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -14,6 +15,8 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import speedrun  # noqa: E402  (experiments are found by the line above)
 import speedrun_clock  # noqa: E402
 
+from grokking.engine.cohort import start  # noqa: E402
+from grokking.engine.trainer import Trainer  # noqa: E402
 from grokking.recipes import RECIPES  # noqa: E402
 from grokking.recipes.records import RECORDS  # noqa: E402
 
@@ -21,9 +24,10 @@ from grokking.recipes.records import RECORDS  # noqa: E402
 def test_every_entry_is_a_recipe_looked_at_after_every_step_at_95_percent():
     assert set(RECORDS) <= set(speedrun.ENTRIES) <= set(RECIPES)
     assert not [name for name in speedrun.FEWER if name.startswith("fewest_steps")], "a record is of 64 seeds"
-    for study in speedrun.STUDIES["laptop"]:
-        seeds = [spec.seed for spec in study.specs()]
-        assert seeds == list(range(64)) or tuple(seeds) in {tuple(fewer) for fewer in speedrun.FEWER.values()}
+    runs = [(name, study) for name in speedrun.ENTRIES for study in speedrun.studies(name, {})]
+    assert len(speedrun.STUDIES["laptop"]) == len(runs)
+    for entry, study in runs:
+        assert [spec.seed for spec in study.specs()] == list(speedrun.FEWER.get(entry, range(64)))
         own = study.specs()[0].setting.by_name
         assert (own["evaluation.every"], own["evaluation.growth"], own["threshold"]) == (1, 0.0, 0.95)
         assert own["task.name"] == "mod_add"
@@ -109,3 +113,51 @@ def test_the_chosen_numbers_of_the_records_are_those_of_their_recipes():
             if setting in own:
                 assert row[column].strip() == f"{own[setting]}", (name, setting)
     assert {"optimizer.lr", "schedule.floor", "optimizer.orthogonalize"} <= set(told)
+
+
+def test_the_symmetric_record_is_what_plain_torch_makes_of_its_words():
+    """Embeddings summed, two hidden layers without biases, scaled GELU and a head; by the docstrings of scion and the constraints."""
+    p, steps = 11, 8
+    (spec, *_) = speedrun.studies("fewest_steps_symmetric", {"task.p": p, "train_fraction": 0.6}, range(1))[0].specs()
+    own = {**spec.setting.by_name, **dict(spec.hyper)}
+    trainer = Trainer(spec.setting, torch.device("cpu"))
+    cohort = start([spec], torch.device("cpu"), torch.float64, places=trainer.places)
+    names = ("first.embedding.weight", "hidden.0.weight", "hidden.1.weight", "head.weight")
+    weights = [cohort.weights[name][0].clone().requires_grad_() for name in names]
+    tops = [cohort.state[name]["spectral_normalize.top"][0].double() for name in names]
+    momenta = [torch.zeros_like(w) for w in weights]
+    rates = [own[f"optimizer.{name}"] for name in ("embedding_lr", "lr", "lr", "head_lr")]
+    x = torch.cartesian_prod(torch.arange(p), torch.arange(p))[trainer.data.split(0)[0]]
+    for step in range(steps):
+        embedding, first, second, head = weights
+        z = embedding[x[:, 0]] + embedding[x[:, 1]]
+        for w in (first, second):
+            z = F.gelu(z @ w.T) / 1.1290
+        loss = F.cross_entropy(own["model.logit_scale"] * z @ head.T, x.sum(1) % p)
+        gradients = torch.autograd.grad(loss, weights)
+        factor = 1 - (1 - own["schedule.floor"]) * step / own["steps"]
+        for at, (w, gradient) in enumerate(zip(weights, gradients, strict=True)):
+            momenta[at] = torch.lerp(gradient, momenta[at], own["optimizer.momentum"])
+            u = torch.lerp(gradient, momenta[at], own["optimizer.momentum"])
+            w = w.detach()
+            if at in (1, 2):
+                size = (w.shape[0] / w.shape[1]) ** 0.5
+                w = w - rates[at] * factor * size * _jordan(u)
+                for _ in range(2):
+                    tops[at] = F.normalize(w.T @ (w @ tops[at]), dim=0)
+                w = w / max(1.0, float((w @ tops[at]).norm()) / size)
+            else:
+                u = u - (u * w).sum(1, keepdim=True) / w.square().sum(1, keepdim=True) * w
+                w = w - rates[at] * factor * u / u.square().mean(1, keepdim=True).sqrt()
+                w = w / w.square().mean(0 if at == 3 else 1, keepdim=True).sqrt()
+            weights[at] = w.requires_grad_()
+        trainer.advance(cohort)
+    for name, w in zip(names, weights, strict=True):
+        torch.testing.assert_close(cohort.weights[name][0], w.detach(), rtol=0, atol=1e-10)
+
+
+def _jordan(g):
+    x = g / g.norm()
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
+    return x

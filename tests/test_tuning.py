@@ -425,6 +425,18 @@ def test_what_is_started_from_is_tried_first(tmp_path):
             command_line([*COMMAND, *where, *space[:-1], wrong])
 
 
+def test_what_a_start_does_not_name_is_as_the_recipe_has_it(monkeypatch):
+    from grokking.commands import tune
+
+    asked = []
+    monkeypatch.setattr(tune, "_search", lambda definition, *_: asked.append(definition) or pd.DataFrame({"state": []}))
+    monkeypatch.setattr(tune, "_tell", lambda *_: None)
+    monkeypatch.setattr("grokking.tuning.search.paid", lambda table, budget: table)
+    space = ("optimizer.lr=0.01:1", "optimizer.momentum=0.1:0.9:linear", "optimizer.nesterov=True,False")
+    tune.tune(recipe="fewest_steps", space=space, start=("optimizer.lr=0.5",), trials=1)
+    assert dict(asked[0].start) == {"optimizer.lr": 0.5, "optimizer.momentum": 0.4251, "optimizer.nesterov": True}
+
+
 @pytest.mark.parses
 def test_a_killed_search_continues_by_the_same_command_to_the_same_table(tmp_path, capsys):
     where = ["--figures", str(tmp_path / "figures"), "--out"]

@@ -39,7 +39,7 @@ def coordinates(
         widths: values of model.width, three at least; the least is the base width.
         seeds: such as 0:8; slopes have intervals over them.
         steps: how many are taken.
-        set: other settings, such as optimizer.lr=0.001 or model.depth=2; unless they say otherwise the task is x + y (mod 5), five examples at once.
+        set: other settings, such as optimizer.lr=0.001 or model.depth=2; unless they say otherwise the task is the first of two operands (mod 3), six of nine examples at once.
         imports: what you wrote yourself: .py files or modules.
         figures: folder of the picture and its tables.
     """

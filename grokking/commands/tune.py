@@ -54,7 +54,8 @@ def tune(
         recipe: the setting of a paper (see `grokking list recipes`); --task, --optimizer and --set change it.
         space: what is searched: optimizer.lr=1e-4:1e-1 (even in the logarithm), optimizer.momentum=0.5:0.99:linear,
             model.width=64,128 (choices); without it learning rate and weight decay around their defaults.
-        start: a configuration that is tried first, such as the best so far; what it does not name is as it is by default.
+        start: a configuration that is tried first, such as the best so far; what it does not name is as the recipe has it, or else as it is
+            by default.
         trials: how many configurations are tried in all; 40, unless --budget says when to stop.
         budget: run-steps that may be spent: no batch is begun after that many, and what the last one takes beyond them
             is not counted.
@@ -96,6 +97,7 @@ def tune(
         chosen = on_recipe(recipe, changed)
         defaults = defaults_in_use(chosen)
         axes = parse_space(space, defaults) if space else around_defaults({**defaults, **chosen}, changed)
+        first = parse_point(start, axes, defaults, chosen) if start else {}
         chosen = {name: value for name, value in chosen.items() if name not in axes or name in changed}
         definition = Definition(
             tuple(sorted(chosen.items())),
@@ -108,7 +110,7 @@ def tune(
             rungs=rungs,
             reduction=reduction,
             points=points,
-            start=tuple(parse_point(start, axes, defaults).items()) if start else (),
+            start=tuple(first.items()),
         )
         definition.check()
         make_writable(figures, "figures")

@@ -105,15 +105,11 @@ def start(
     """The cohort before its first step: every run's weights from its own seed, optimizer state at its start."""
     specs = filled(specs, places(len(specs), 0))
     setting = specs[0].setting
-    model = setting.model()
     drawn = {spec.seed: setting.initial_weights(spec.seed, dtype) for spec in dict.fromkeys(specs)}
     weights = {
         name: torch.stack([drawn[spec.seed][name] for spec in specs]).to(device) for name in drawn[specs[0].seed]
     }
-    state = {
-        name: {slot: vmap(first)(weights[name]).contiguous() for slot, first in slots(setting, law.role).items()}
-        for name, law in declarations(model).items()
-    }
+    state = state_of(setting, weights)
     columns = zip(*(spec.hyper for spec in specs), strict=True)
     hyper = {
         column[0][0].removeprefix("optimizer."): torch.tensor(
@@ -126,6 +122,14 @@ def start(
     moving = Moving(weights, state, healthy, torch.zeros(runs, dtype=torch.int64, device=device))
     seeds = torch.tensor([spec.seed for spec in specs], device=device)
     return Cohort(specs, 0, moving, hyper, seeds, places)
+
+
+def state_of(setting: Setting, weights: Tensors) -> dict[str, Tensors]:
+    """The optimizer's state of these weights {parameter: [run, …]} before the first step."""
+    return {
+        name: {slot: vmap(first)(weights[name]).contiguous() for slot, first in slots(setting, law.role).items()}
+        for name, law in declarations(setting.model()).items()
+    }
 
 
 def slots(setting: Setting, role: Role) -> Slots:

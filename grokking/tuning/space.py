@@ -110,8 +110,8 @@ def parse_space(texts: Iterable[str], defaults: Settings) -> dict[str, Axis]:
     return space
 
 
-def parse_point(texts: Iterable[str], space: Space, defaults: Settings) -> dict[str, Scalar]:
-    """`name=value` … → one configuration of the space; what is not named is as by default."""
+def parse_point(texts: Iterable[str], space: Space, defaults: Settings, usual: Settings) -> dict[str, Scalar]:
+    """`name=value` … → one configuration of the space; what is not named is as `usual` (of a recipe), or else as by default."""
     from grokking.checks import cast
 
     said: dict[str, Scalar] = {}
@@ -120,7 +120,7 @@ def parse_point(texts: Iterable[str], space: Space, defaults: Settings) -> dict[
         if not equals or name not in space or name in said:
             raise BadInput(f"--start {text!r}; allowed: name=value, once for each of {', '.join(space)}")
         said[name] = cast(name, value, defaults[name])
-    return {name: said.get(name, defaults[name]) for name in space}
+    return {name: said.get(name, usual.get(name, defaults[name])) for name in space}
 
 
 def around_defaults(defaults: Settings, chosen: Settings) -> dict[str, Axis]:
