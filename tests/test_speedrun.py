@@ -100,6 +100,15 @@ def test_what_is_said_of_the_records_is_in_their_table():
     assert f"({summed['generalize']:.0f} by one that knows that x + y = y + x)" in readme
 
 
+def test_what_is_said_of_the_clock_is_in_its_table():
+    table = pd.read_csv(ROOT / "figures/published/speedrun_clock.csv")
+    seconds = table.groupby("entry")["seconds"].median()
+    text = " ".join((ROOT / "RECORDS.md").read_text().split())
+    assert f"a run of the summed entry takes {seconds['fewest_steps_symmetric']:.1f} seconds" in text
+    assert f"and one side by side {seconds['fewest_steps']:.1f}." in text
+    assert (ROOT / "figures/published/speedrun_clock.md").read_text() == speedrun_clock.markdown(table) + "\n"
+
+
 def test_the_chosen_numbers_of_the_records_are_those_of_their_recipes():
     rows = [
         line.split("|")
