@@ -99,6 +99,8 @@ def _trials(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
                 own = table[(table["optimizer"] == optimizer) & (table["model"] == model)]
                 axes.plot(own["rate"], own["accuracy"], "o-", ms=3, color=color, label=model)
             axes.set(xscale="log", title=label(optimizer), xlabel="learning rate (log)")
+            axes.set_xticks(RATES[optimizer], [f"{rate:g}" for rate in RATES[optimizer]])
+            axes.xaxis.minorticks_off()
         panels[0].set_ylabel("validation accuracy")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(MODELS))
         caption(
@@ -166,7 +168,10 @@ def markdown(table: pd.DataFrame) -> str:
     rows = [
         (
             *(label(line["optimizer"]), line["model"], f"{line['accuracy']:.3f}", f"{line['training']:.3f}"),
-            *(f"{line[name]:,.3g}" for name in ("attacked", "certified", "largest_entry")),
+            *(
+                f"{line[name]:,.3g}" if line[name] < 100 else f"{line[name]:,.0f}"
+                for name in ("attacked", "certified", "largest_entry")
+            ),
         )
         for line in table.to_dict("records")
     ]

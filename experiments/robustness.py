@@ -70,6 +70,8 @@ def draw(results: Results) -> Sequence[Drawing]:
             axes.set(
                 title=label(optimizer), xscale="log", xlabel="Euclidean length of the step (log)", ylim=(-0.02, 1.02)
             )
+            axes.set_xticks(RADII, [f"{radius:g}" for radius in RADII])
+            axes.minorticks_off()
         panels[0].set_ylabel("share of right answers")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         first = runs.iloc[0]
@@ -101,6 +103,6 @@ def markdown(table: pd.DataFrame) -> str:
     for (optimizer, constraint), own in table.groupby(["optimizer", "constraint"], sort=False):
         shares = [f"{line['certified']:.2f} to {line['attacked']:.2f}" for line in own.to_dict("records")]
         first = own.iloc[0]
-        slopes = f"{first['steepest_slope']:,.3g} to {first['certified_slope']:,.3g}"
+        slopes = f"{first['steepest_slope']:,.0f} to {first['certified_slope']:,.0f}"
         rows.append((label(str(optimizer)), str(constraint), slopes, *shares))
     return markdown_table(head, rows)

@@ -54,8 +54,9 @@ ENTRIES: dict[str, tuple[Cell, ...]] = {  # recipe → where it is run
 }
 SEEDS = range(64)
 FEWER = {
-    "chou2025": range(16),
-    "chou2025_orthograd": range(16),
+    "cesista2025_stiefel": range(16),
+    "chou2025": range(8),
+    "chou2025_orthograd": range(8),
     "muon_norm_cap2026": range(4),
 }  # slow, and of 1 to 3 seeds where published
 SYMMETRIC = {name for name in ENTRIES if RECIPES[name].settings.get("model.inputs") == "summed"}
@@ -78,7 +79,7 @@ STUDIES = {
     "smoke": [studies(name, SMALL, range(2))[0] for name in ("fewest_steps", "chou2025")],
     "laptop": [study for name in ENTRIES for study in studies(name, {})],
 }
-RUN_STEPS = {"smoke": 908, "laptop": 47_536}  # at most: the sum of all budgets
+RUN_STEPS = {"smoke": 908, "laptop": 31_536}  # at most: the sum of all budgets
 
 
 def draw(results: Results) -> Sequence[Drawing]:
