@@ -93,3 +93,34 @@ def test_certified_shares_are_below_attacked_ones():
         pytest.skip("its sweep has not been run yet")
     found = pd.read_csv(path)
     assert (found["certified"] <= found["attacked"]).all()
+
+
+def test_what_is_said_of_the_frontier_is_in_its_table():
+    table = pd.read_csv(PUBLISHED / "lipschitz_frontier.csv")
+    text = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    capped = table[(table["optimizer"] == "muon") & (table["constraint"] == "cap")].set_index("scale")
+    shares = [f"{capped.loc[scale, 'accuracy']:.0%}".replace("%", " %") for scale in (1, 4, 16, 64)]
+    assert (
+        f"slope of 1 leaves {shares[0]} of the validation set right, 4 leaves {shares[1]}, 16 leaves {shares[2]} and 64 leaves {shares[3]}"
+        in text
+    )
+    assert (
+        f"within a factor of {capped['tightest'].min():.1f} to {capped['loosest'].max():.1f} of what is certified"
+        in text
+    )
+    assert (table["tightest"] >= 1).all(), "nothing certified is below what an attack finds"
+    adamw = table[table["optimizer"] == "adamw"]
+    assert not adamw.loc[adamw["constraint"].isin(["cap", "Stiefel"]), "generalized"].any()
+    assert not table.loc[table["constraint"] == "none", "generalized"].any()
+
+
+def test_what_is_said_of_robustness_is_in_its_table():
+    table = pd.read_csv(PUBLISHED / "robustness.csv").set_index(["optimizer", "constraint", "radius"])
+    text = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    (cap, decay) = (table.loc[("muon", name, 0.25), "certified"] for name in ("cap", "weight decay"))
+    assert f"what is proved is {cap:.0%} with Muon's cap and {decay:.0%} with its decay".replace("%", " %") in text
+    assert (table["certified"] <= table["attacked"]).all()
+    assert (table.query("radius >= 0.5")["certified"] < 0.005).all()
+    left = [f"{table.loc[('muon', name, 0.5), 'attacked'] * 100:.0f}" for name in ("cap", "weight decay")]
+    assert f"still leave {left[0]} and {left[1]} % right there" in text
+    assert (table.xs("none", level="constraint")["certified"] < 0.005).all()
