@@ -168,11 +168,13 @@ def markdown(table: pd.DataFrame) -> str:
     rows = [
         (
             *(label(line["optimizer"]), line["model"], f"{line['accuracy']:.3f}", f"{line['training']:.3f}"),
-            *(
-                f"{line[name]:,.3g}" if line[name] < 100 else f"{line[name]:,.0f}"
-                for name in ("attacked", "certified", "largest_entry")
-            ),
+            *(_number(line[name]) for name in ("attacked", "certified", "largest_entry")),
         )
         for line in table.to_dict("records")
     ]
     return markdown_table(head, rows)
+
+
+def _number(value: float) -> str:
+    """Three digits, and powers of ten where it is beyond a million."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"

@@ -124,3 +124,20 @@ def test_what_is_said_of_robustness_is_in_its_table():
     left = [f"{table.loc[('muon', name, 0.5), 'attacked'] * 100:.0f}" for name in ("cap", "weight decay")]
     assert f"still leave {left[0]} and {left[1]} % right there" in text
     assert (table.xs("none", level="constraint")["certified"] < 0.005).all()
+
+
+def test_what_is_said_of_text_is_in_its_table():
+    table = pd.read_csv(PUBLISHED / "lipschitz_text.csv")
+    text = " ".join((ROOT / "REPRODUCING.md").read_text().split())
+    assert (table["certified"] >= table["attacked"]).all()
+    muon = table[table["optimizer"] == "muon"].set_index("model")
+    least, ordinary = muon.loc["capped, scores × 2"], muon.loc["ordinary"]
+    assert f"reach {least['accuracy'] * 100:.0f} % at a certified slope of {least['certified']:.3g} with Muon" in text
+    assert (
+        f"ordinary transformer {ordinary['accuracy'] * 100:.0f} %, of which {ordinary['certified']:.1e} is all" in text
+    )
+    assert f"and {ordinary['attacked']:.0f} is found" in text
+    capped = table[table["model"] != "ordinary"]
+    ratio = capped["certified"] / capped["attacked"]
+    assert f"a factor of {ratio.min():.1f} to {ratio.max():.1f} for capped ones" in text
+    assert muon.loc[["capped, scores × 16", "capped, scores × 128"], "accuracy"].max() < least["accuracy"]
