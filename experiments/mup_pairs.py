@@ -104,6 +104,8 @@ def pairs_markdown(found: pd.DataFrame) -> str:
 
 
 def _word(own: pd.DataFrame) -> str:
+    if own.empty:
+        return "not measured"
     wrong = own[~own["passes"]]
     if wrong.empty:
         return f"pass ({len(own)})"
