@@ -148,7 +148,7 @@ def _panel(axes: Axes, table: pd.DataFrame, runs: pd.DataFrame) -> None:
             axes.plot([line[event]], [at], color="black", ls="", **look)
         within = RECIPES[line["entry"]].within
         if within is not None:
-            axes.plot(within, [at, at], lw=9, color=GREY, alpha=0.35, solid_capstyle="round", zorder=0)
+            axes.plot(within, [at, at], "o-", ms=9, mew=0, lw=9, color=GREY, alpha=0.35, zorder=0)
     axes.set_ylim(len(ENTRIES) - 0.5, -0.5)
     steps_axis(axes)
     axes.grid(axis="y", visible=False)
