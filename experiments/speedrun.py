@@ -58,7 +58,7 @@ FEWER = {
     "chou2025": range(8),
     "chou2025_orthograd": range(8),
     "muon_norm_cap2026": range(4),
-}  # slow, and of 1 to 3 seeds where published
+}  # slow, and no records
 SYMMETRIC = {name for name in ENTRIES if RECIPES[name].settings.get("model.inputs") == "summed"}
 
 

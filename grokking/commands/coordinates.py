@@ -71,9 +71,8 @@ def coordinates(
     if not np.isfinite(table["size"]).all():
         wide = table.loc[~np.isfinite(table["size"]), "width"].min()
         raise BadInput(f"within {steps} steps numbers overflow at width {wide}; take a lower optimizer.lr")
-    within = (table["what"] == "change") & ~table["name"].isin(
-        ("head", "scores")
-    )  # which begin at 0, and so always change
+    outer = table["name"].isin(("head", "scores"))  # which begin at 0, and so always change
+    within = (table["what"] == "change") & ~outer
     if (table.loc[within, "size"] == 0).all():
         raise BadInput(f"{steps} steps change nothing that layers give out; take a higher optimizer.lr, or more steps")
     found = slopes(table)

@@ -7,8 +7,7 @@ ADDITION: Settings = {
     **{"task.name": "mod_add", "task.p": 113, "train_fraction": 0.4, **FULL_BATCH},
     **{"evaluation.every": 1, "evaluation.growth": 0.0},
 }
-SPHERES: Settings = {  # embeddings on spheres, along which they step, and the head on spheres of rows or columns, whichever the search chose; matrices in spectral balls, but
-    # for what two iterations of the power method miss: norms are up to 1.16 in the first steps and 1.02 in the last
+SPHERES: Settings = {  # embeddings and head on spheres (of rows or columns), matrices in spectral balls but for what the power method misses
     **PERCEPTRON,
     **{"model.inputs": "concatenated", "model.embedding": 113, "model.activation": "gelu_1", "init.name": "orthogonal"},
     **{"optimizer.name": "scion", "optimizer.weight_decay": 0.0, "optimizer.tangent": True},
