@@ -10,7 +10,7 @@ ALL := muon_vs_adamw:tuned muon_vs_adamw:stated muon_vs_adamw:thresholds muon_vs
 	critical_fraction:laptop width_batch:laptop stability:laptop power2022:laptop mup_transfer:laptop speedrun:laptop \
 	lipschitz_frontier:tuning lipschitz_frontier:laptop robustness:laptop activation_growth:laptop \
 	lipschitz_text:tuning lipschitz_text:laptop
-SCRIPTS := muon_vs_adamw_tuning search_strategies optimizer_atlas throughput coverage step_cost mup_stages mup_pairs constraint_excess speedrun_clock published
+SCRIPTS := muon_vs_adamw_tuning search_strategies optimizer_atlas throughput coverage step_cost mup_stages mup_pairs constraint_excess speedrun_tuning speedrun_clock published
 
 .DEFAULT_GOAL := help
 .PHONY: help install reproduce reproduce-all test check figures faults bench gpu clean

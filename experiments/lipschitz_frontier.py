@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from grokking.plotting import Drawing, caption, label, step_ticks, style
-from grokking.publish import markdown_table
+from grokking.publish import markdown_table, number
 from grokking.registry import Settings
 from grokking.selection import split
 from grokking.store import Results
@@ -207,9 +207,9 @@ def markdown(table: pd.DataFrame) -> str:
         rows.append(
             (
                 *(label(str(optimizer)), str(constraint)),
-                f"{least['certified']:,.3g} ({least['attacked']:,.3g})",
+                f"{number(least['certified'])} ({number(least['attacked'])})",
                 f"{least['mean_steps']:,.0f}",
-                f"{soonest['mean_steps']:,.0f} ({soonest['certified']:,.3g})",
+                f"{soonest['mean_steps']:,.0f} ({number(soonest['certified'])})",
                 spread,
             )
         )

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from grokking.plotting import COLORS, Drawing, caption, label, style
-from grokking.publish import markdown_table
+from grokking.publish import markdown_table, number
 from grokking.registry import Settings
 from grokking.selection import split
 from grokking.store import Results
@@ -168,13 +168,8 @@ def markdown(table: pd.DataFrame) -> str:
     rows = [
         (
             *(label(line["optimizer"]), line["model"], f"{line['accuracy']:.3f}", f"{line['training']:.3f}"),
-            *(_number(line[name]) for name in ("attacked", "certified", "largest_entry")),
+            *(number(line[name]) for name in ("attacked", "certified", "largest_entry")),
         )
         for line in table.to_dict("records")
     ]
     return markdown_table(head, rows)
-
-
-def _number(value: float) -> str:
-    """Three digits, and powers of ten where it is beyond a million."""
-    return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"

@@ -35,7 +35,7 @@ from grokking.recipes import RECIPES
 from grokking.registry import Settings
 from grokking.selection import split
 from grokking.store import Results
-from grokking.study import Study
+from grokking.study import Study, names_of_runs
 
 TRIALS = Path(__file__).parents[1] / "figures" / "published" / "muon_vs_adamw_tuning.csv"
 
@@ -99,12 +99,11 @@ class Layer:
 
     def arm_of(self) -> dict[str, str]:
         """The arm of each run of this layer by its run_id."""
-        return {
-            spec.run_id: arm
+        return names_of_runs(
+            (arm, Study({**TASKS[task], **self.base}, [settings], self.seeds))
             for task in TASKS
             for arm, settings in self.arms(task).items()
-            for spec in Study({**TASKS[task], **self.base}, [settings], self.seeds).specs()
-        }
+        )
 
 
 def tuned(task: str) -> dict[str, Settings]:

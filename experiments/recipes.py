@@ -31,7 +31,7 @@ from grokking.publish import markdown_table
 from grokking.recipes import PAPERS, published_steps
 from grokking.registry import Settings
 from grokking.store import Results
-from grokking.study import Study
+from grokking.study import Study, names_of_runs
 
 CUT: dict[str, int] = {  # budgets here, where the recipe's own is for a larger machine
     **{"power2022": 10_000, "power2022_fig1": 3_000, "nanda2023": 12_000, "gromov2023": 15_000, "omnigrok2023": 5_000},
@@ -68,8 +68,8 @@ COMPILE = ("laptop",)
 
 def draw(results: Results) -> Sequence[Drawing]:
     """Published steps and ours, a line per recipe."""
-    named = {spec.run_id: spec_name for spec_name in PAPERS for spec in _specs(spec_name)}
-    runs = results.runs.assign(recipe=results.runs["run_id"].map(named))
+    recipe_of = names_of_runs((name, study) for name in PAPERS for study in _studies(name))
+    runs = results.runs.assign(recipe=results.runs["run_id"].map(recipe_of))
     curves = dict(list(results.curves.groupby("run_id")))
     runs["reached"] = [_reached(row, curves[row["run_id"]]) for row in runs.to_dict("records")]
     table = summary(runs)
@@ -86,10 +86,10 @@ def draw(results: Results) -> Sequence[Drawing]:
     return [Drawing("recipes", figure, tables, int(table["n"].min()), None, markdown)]
 
 
-def _specs(name: str) -> list[Any]:
-    """The recipe's runs, at every scale."""
+def _studies(name: str) -> list[Study]:
+    """The recipe at every scale."""
     scales = (base(name), {**base(name), **SMALL}, PAPERS[name].settings)
-    return [spec for scale in scales for spec in Study(scale, [{}], SEEDS[name]).specs()]
+    return [Study(scale, [{}], SEEDS[name]) for scale in scales]
 
 
 def _reached(row: Mapping[Any, Any], curve: pd.DataFrame) -> float:

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from robust_shares import EXAMPLES, NAMES, RADII
 
 from grokking.plotting import COLORS, Drawing, caption, label, style
-from grokking.publish import markdown_table
+from grokking.publish import markdown_table, number
 from grokking.registry import Settings
 from grokking.store import Results
-from grokking.study import Study
+from grokking.study import Study, names_of_runs
 
 SCALE = 64.0  # what scores are multiplied by
 ARMS = [(optimizer, constraint) for optimizer in OPTIMIZERS for constraint in ("none", "weight decay", "cap")]
@@ -46,12 +46,9 @@ RUN_STEPS = {"smoke": 160, "laptop": 4_320}  # at most: the sum of all budgets
 
 def draw(results: Results) -> Sequence[Drawing]:
     """Share of right answers against the radius, certified and attacked, a panel for each optimizer."""
-    arm_of = {
-        spec.run_id: own
-        for own in ARMS
-        for small in ({}, QUICK)
-        for spec in Study({**BASE, **small, **MEASURED}, [arm(*own)], range(3)).specs()
-    }
+    arm_of = names_of_runs(
+        (own, Study({**BASE, **small, **MEASURED}, [arm(*own)], range(3))) for own in ARMS for small in ({}, QUICK)
+    )
     runs = results.runs
     table = summary(
         runs.assign(optimizer=[arm_of[i][0] for i in runs["run_id"]], constraint=[arm_of[i][1] for i in runs["run_id"]])
@@ -77,7 +74,7 @@ def draw(results: Results) -> Sequence[Drawing]:
         first = runs.iloc[0]
         caption(
             figure,
-            f"x + y (mod {first['task.p']}), perceptrons on embeddings whose root mean square is 1 at most, n = {n} seeds (means), some {EXAMPLES} examples. Solid: still "
+            f"x + y (mod {first['task.p']}), perceptrons on embeddings whose root mean square is 1, n = {n} seeds (means), some {EXAMPLES} examples. Solid: still "
             "right after an attack on the embedded input; dashed: proved to stay right by the certificate; the truth lies between. "
             f"Trained on: {'; '.join(results.machines)}.",
         )
@@ -103,6 +100,6 @@ def markdown(table: pd.DataFrame) -> str:
     for (optimizer, constraint), own in table.groupby(["optimizer", "constraint"], sort=False):
         shares = [f"{line['certified']:.2f} to {line['attacked']:.2f}" for line in own.to_dict("records")]
         first = own.iloc[0]
-        slopes = f"{first['steepest_slope']:,.0f} to {first['certified_slope']:,.0f}"
+        slopes = f"{number(first['steepest_slope'])} to {number(first['certified_slope'])}"
         rows.append((label(str(optimizer)), str(constraint), slopes, *shares))
     return markdown_table(head, rows)

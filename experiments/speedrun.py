@@ -24,7 +24,7 @@ from grokking.publish import interval, markdown_table
 from grokking.recipes import RECIPES, published_steps
 from grokking.registry import Settings
 from grokking.store import Results
-from grokking.study import Study
+from grokking.study import Study, names_of_runs
 from grokking.survival import median_steps
 
 
@@ -84,17 +84,14 @@ RUN_STEPS = {"smoke": 908, "laptop": 31_536}  # at most: the sum of all budgets
 
 def draw(results: Results) -> Sequence[Drawing]:
     """Each run a dot, a line for each entry."""
-    of = {
-        spec.run_id: (name, str(cell))
+    of = names_of_runs(
+        ((name, str(cell)), study)
         for name, cells in ENTRIES.items()
         for changed in (SMALL, {})
         for cell, study in zip(cells[:1] if changed else cells, studies(name, changed), strict=False)
-        for spec in study.specs()
-    }
-    runs = results.runs.assign(
-        entry=[of[run_id][0] for run_id in results.runs["run_id"]],
-        cell=[of[run_id][1] for run_id in results.runs["run_id"]],
     )
+    entries, cells = zip(*results.runs["run_id"].map(of), strict=True)
+    runs = results.runs.assign(entry=entries, cell=cells)
     table = summary(runs)
     counts = " to ".join(str(n) for n in sorted({table["n"].min(), table["n"].max()}))
     with style():

@@ -166,6 +166,13 @@ def interval(row: Mapping[Any, Any], name: str, digits: int = 0) -> str:
     return f"{value:,.{digits}f}" if ends == ["–", "–"] else f"{value:,.{digits}f} [{', '.join(ends)}]"
 
 
+def number(value: float) -> str:
+    """Three digits, all of them from 100 on, powers of ten beyond a million; a dash where there is none."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
+
+
 def ratio_or_bound(line: Mapping[Any, Any], prefix: str = "") -> str:
     """A ratio of `grokking.versus` (with `prefix` before its columns) with its interval, or the bound that it is."""
     if pd.isna(line[f"{prefix}ratio"]):

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from grokking.errors import BadInput
 from grokking.registry import Scalar, Settings
@@ -26,6 +27,14 @@ class Study:
         """All runs, arm by arm; a run that two arms share appears once."""
         runs = [run_spec({**self.base, **arm}, seed) for arm in self.arms for seed in self.seeds]
         return list({run.run_id: run for run in runs}.values())
+
+
+Name = TypeVar("Name")
+
+
+def names_of_runs(studies: Iterable[tuple[Name, Study]]) -> dict[str, Name]:
+    """run_id → the name of the study that the run is of."""
+    return {spec.run_id: name for name, study in studies for spec in study.specs()}
 
 
 def total_steps(specs: Iterable[RunSpec]) -> int:
