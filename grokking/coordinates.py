@@ -198,14 +198,14 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 
     Of the widest three widths; `slope_all` is of all, and not judged.
     What is 0 at every width, as biases are at the start, has no slope and no line, nor has the bias of keys, whose gradient is rounding;
-    what is not finite has a line, and passes nowhere.
+    what is 0 or not finite at some of them has a line, and passes nowhere.
     """
     lines = []
     for (what, name), own in table.groupby(["what", "name"], sort=False):
         grid = own.pivot(index="width", columns="seed", values="size")
-        if (grid == 0).any(axis=None) or str(name).endswith(UNSEEN):
+        if (grid == 0).all(axis=None) or str(name).endswith(UNSEEN):
             continue
-        logs = np.log(grid.to_numpy())
+        logs = np.log(grid.where(grid != 0).to_numpy())
         each, every = np.full((2, grid.shape[1]), np.nan)
         if np.isfinite(logs).all():
             widths = np.log(grid.index.to_numpy(float))

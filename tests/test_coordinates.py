@@ -152,6 +152,14 @@ def test_slopes_of_made_up_sizes():
     assert list(table["n"]) == [3, 3, 3]
 
 
+def test_what_is_0_at_one_width_alone_passes_nowhere():
+    """Such as a parameter that one width does not train: without a line it would be as if it had passed."""
+    lines = [(width, seed, "w", "update", float(width != 128)) for width in WIDTHS for seed in range(2)]
+    found = slopes(pd.DataFrame(lines, columns=["width", "seed", "name", "what", "size"]))
+    assert found["slope"].isna().tolist() == [True]
+    assert found["passes"].tolist() == [False]
+
+
 @pytest.mark.parses
 def test_the_command_says_pass_or_fail_and_draws(tmp_path, capsys):
     from grokking.cli import command_line
