@@ -99,6 +99,9 @@ def test_a_narrow_model_is_tuned_and_the_wide_one_tried(tmp_path, capsys):
         (["--to", "128", "--seeds", "0:3"], "another one to check"),
         (["--to", "128", "--scaling", "mupp"], "did you mean mup"),
         (["--to", "128", "--optimizer", "soap"], "soap"),
+        (["--to", "128", "--set", "scaling.name=spectral"], "but here --scaling says it"),
+        (["--to", "128", "--set", "model.width=32"], "but here --to .of the narrow model --base. says it"),
+        (["--to", "128", "--set", "scaling.base_width=32"], "but here --base says it"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(words, message, tmp_path):

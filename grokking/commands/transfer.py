@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grokking.commands.arguments import HERE, Imports, Set, Where, on_recipe, parse_seeds, told
+from grokking.commands.arguments import HERE, Imports, Set, Where, on_recipe, parse_seeds, told, told_beside
 from grokking.errors import BadInput
 
 if TYPE_CHECKING:
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
     from grokking.registry import Scalar
     from grokking.runs import RunSpec
+
+FLAGS = {  # setting → which flag says it
+    "model.width": "--to (of the narrow model --base)",
+    "scaling.name": "--scaling",
+    "scaling.base_width": "--base",
+}
 
 
 def transfer(
@@ -63,6 +69,7 @@ def transfer(
         )
     if not factors or any(not 0 < factor < float("inf") for factor in factors):
         raise BadInput(f"factors = {' '.join(map(str, factors))}; allowed: positive numbers, at least one")
+    told_beside(settings, FLAGS)
     tuning = parse_seeds(seeds)
     if seed in tuning or len(tuning) < 2:
         raise BadInput(
