@@ -124,6 +124,23 @@ def test_what_is_said_of_the_pairs_is_in_their_table():
     assert f"{passing.sum()} of {len(passing)} pairs pass" in text
     assert f"{unsure} have slopes farther from theory than 0.1 whose intervals reach" in text
     assert f"{len(off)} of {len(found):,} slopes are off, {len(surely)} of them surely" in text
+    ends = found[["slope_low", "slope_high"]].sub(found["expected"], axis=0).abs().max(axis=1)
+    within = (ends <= mup_pairs.ALLOWED).groupby([found["model"], found["optimizer"]]).all()
+    assert f"with all of their intervals, are {within.sum()} of those that pass" in text
+    for one, other in (("adam", "adamw"), ("gradient_descent", "sgd")):
+        both = [found[found["optimizer"] == name].drop(columns="optimizer").reset_index() for name in (one, other)]
+        assert both[0].drop(columns="index").equals(both[1].drop(columns="index"))
+    once = found[~found["optimizer"].isin(["adam", "gradient_descent"])]
+    each = once.groupby(["model", "optimizer"])["passes"].all()
+    once = once[~once.duplicated(["model", "what", "name"]) | (once["what"] != "start")]
+    assert f"each once, {each.sum()} of {len(each)} pairs pass" in text
+    assert f"{(~once['passes']).sum()} of {len(once):,} slopes are off" in text
+    keys = found[(found["what"] == "update") & found["name"].str.endswith("key.weight")]
+    without_keys = pairs - set(zip(keys["model"], keys["optimizer"], strict=True))
+    momenta = ("sgd", "gradient_descent", "heavy_ball", "nesterov", "egd")
+    assert {pair for pair in without_keys if pair[0] == "lipschitz_transformer"} == {
+        ("lipschitz_transformer", name) for name in momenta
+    }
     assert surely["name"].str.contains("attention.(?:scores|query|key)").all(), (
         "all of these are of scores, queries and keys"
     )

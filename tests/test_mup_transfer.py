@@ -196,6 +196,16 @@ def test_what_is_said_of_the_published_drifts_and_bests_is_in_their_tables():
     assert best.loc["sgd", ["memorized_standard", "memorized_mup"]].tolist() == [8, 0]
     losses = interval(best.loc["sgd"], "value", 2), at_64.loc["sgd", "value"]
     assert f"{losses[0]} times as large, and {losses[1]:.2f} times at width 64" in words
+    others = [interval(best.loc[name], "value", 2) for name in ("adamw", "muon")]
+    assert f"AdamW's is {others[0]} and Muon's {others[1]} times as large there" in words
+    at_256 = found["_best"].set_index(["optimizer", "width"]).loc[("muon", 256)]
+    assert f"(Muon's {interval(at_256, 'value', 2)} at width 256)" in words
+    wide = pd.read_csv(PUBLISHED / "mup_transfer_runs.csv").query("`model.width` == 512")
+    wide = wide.assign(took=wide["steps_to_memorize"].fillna(wide["steps"]))
+    means = wide.groupby(["optimizer.name", "scaling.name", "optimizer.lr"])["took"].mean()
+    soonest = means.groupby(level=[0, 1]).min().unstack()
+    ratio = soonest["mup"] / soonest["standard"]
+    assert f"AdamW takes {ratio['adamw']:.2f} times as many steps with muP, Muon {ratio['muon']:.2f}" in words
     steps = "{sgd:.2f} (SGD) and {adamw:.2f} (AdamW) times as many steps; Muon's {muon:.2f}".format(**grokking["value"])
     assert f"To generalise muP takes {steps}, at the end of the grid and with 2 of 5 runs" in words
     assert grokking["end_of_grid"].to_dict() == {"sgd": False, "adamw": False, "muon": True}
