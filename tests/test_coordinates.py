@@ -152,6 +152,16 @@ def test_slopes_of_made_up_sizes():
     assert list(table["n"]) == [3, 3, 3]
 
 
+def test_a_verdict_is_of_the_widest_three_widths_and_the_slope_of_all_stands_beside_it():
+    """√width up to 128, flat from there on: as narrow models may be, of which theory says nothing."""
+    sizes = {32: 1.0, 64: 2**0.5, 128: 2.0, 256: 2.0, 512: 2.0}
+    lines = [(width, seed, "w", "update", size) for width, size in sizes.items() for seed in range(2)]
+    line = slopes(pd.DataFrame(lines, columns=["width", "seed", "name", "what", "size"])).iloc[0]
+    assert line["slope"] == pytest.approx(0)
+    assert line["slope_all"] == pytest.approx(0.25)
+    assert line["passes"]
+
+
 def test_what_is_0_at_one_width_alone_passes_nowhere():
     """Such as a parameter that one width does not train: without a line it would be as if it had passed."""
     lines = [(width, seed, "w", "update", float(width != 128)) for width in WIDTHS for seed in range(2)]
