@@ -83,9 +83,10 @@ def test_a_narrow_model_is_tuned_and_the_wide_one_tried(tmp_path, capsys):
     assert "scaling.base_width=8" in said[2]
     assert said[3].startswith("seed 0: ")
     assert "model.width=32" in said[-1]
-    from grokking.store import stored
+    from grokking.store import load, stored
 
-    assert len(stored(tmp_path)) == 2 * 3 + 1
+    runs = load(tmp_path, sorted(stored(tmp_path)), curves=False).runs
+    assert sorted(runs["model.width"]) == [8] * (2 * 3) + [32]
 
 
 @pytest.mark.parses
