@@ -110,6 +110,11 @@ def test_methods_of_capping_agree_with_the_singular_values(shape):
     right = u * [1.0, 1.0, 0.4, 0.1][: min(shape)] @ v
     for method, off in {"svd": 1e-12, "polar_express": 0.01, "you6": 0.02, "polynomial": 0.04}.items():
         assert np.linalg.norm(capped(x, method).numpy() - right, 2) <= off, method
+    far = {100.0: {"you6": (1.05, 1.2), "polar_express": (0.99, 1.01)}, 10.0: {"you6": (1.005, 1.02)}}
+    for times, methods in far.items():
+        for method, (low, high) in methods.items():
+            wide = torch.from_numpy(u * np.linspace(times, 0, min(shape)) @ v)
+            assert low <= float(torch.linalg.matrix_norm(capped(wide, method), ord=2)) <= high, (method, times)
     with pytest.raises(BadInput, match="allowed: svd, polynomial, you6, polar_express"):
         capped(x, "eigh")
 
@@ -305,6 +310,30 @@ def test_where_nothing_is_provable_that_is_said(settings, said):
     setting = run_spec(settings, 0).setting
     with pytest.raises(BadInput, match=said):
         certificate(setting.started_model(), 1.0)
+
+
+@pytest.mark.parametrize(
+    "own", [{"model.norm": "rmsnorm", "model.depth": 60}, {"model.norm": "none", "model.depth": 2, "init.scale": 1e30}]
+)
+def test_a_bound_too_large_for_a_float_is_infinite_and_ends_no_sweep(own):
+    setting = run_spec({"model.width": 4, "model.heads": 2, **own}, 0).setting
+    model = setting.model("cpu")
+    for name, parameter in model.named_parameters():
+        parameter.data = setting.initial_weights(0)[name]
+    assert certificate(model, 1.0).slope == math.inf
+
+
+def test_of_weights_that_are_not_finite_nothing_is_certified():
+    for where, bad in (("hidden.0.bias", math.nan), ("hidden.0.bias", math.inf), ("head.weight", math.inf)):
+        model, _ = built({**PERCEPTRON, "model.bias": True})
+        dict(model.named_parameters())[where].data.fill_(bad)
+        bound = certificate(model, 1.0)
+        assert math.isnan(bound.slope)
+        assert math.isnan(bound.size)
+    model, _ = built(PERCEPTRON)
+    for reach in (-1.0, math.nan):
+        with pytest.raises(BadInput, match="allowed: numbers from 0 on"):
+            certificate(model, reach)
 
 
 def test_no_answer_that_is_certified_is_changed_by_an_attack():

@@ -59,9 +59,13 @@ def certificate(model: nn.Module, reach: float) -> Bound:
     `BadInput` where nothing is known of it: models other than ours of transformers and perceptrons, sparsemax and stablemax in
     attention, swiglu and x². Dropout is off. Through norms there is a bound, but a useless one: they may multiply by
     their largest gain over √ε, some 300. It is of exact arithmetic: what a float32 rounds to may lie above by so much, and subclasses,
-    whose scores may be others, have none.
+    whose scores may be others, have none. NaN where a weight is not finite, infinite where a bound is too large for a float.
     """
+    if not reach >= 0:
+        raise BadInput(f"reach = {reach}; allowed: numbers from 0 on")
     with torch.no_grad():
+        if not all(torch.isfinite(w).all() for w in model.parameters()):
+            return Bound(math.nan, math.nan)
         if type(model) is Transformer:
             return _transformer(model, Bound(reach, 1.0))
         if type(model) is MLP:
@@ -158,7 +162,7 @@ def _attention(x: Bound, attention: Attention) -> Bound:
         q, k, v = (_head(x, layer, rows) for layer in (attention.query, attention.key, attention.value))
         scores = steep * (q.slope * k.size + q.size * k.slope)  # how fast a score changes
         heads.append(Bound(v.size, v.slope + v.size * scores))
-    mixed = Bound(*(math.sqrt(sum(each**2 for each in own) / len(heads)) for own in _sizes_and_slopes(heads)))
+    mixed = Bound(*(math.hypot(*own) / math.sqrt(len(heads)) for own in _sizes_and_slopes(heads)))
     return _linear(mixed, attention.out).through(attention.share)
 
 
