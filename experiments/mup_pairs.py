@@ -47,6 +47,8 @@ RATES = {
     "muon": 0.02,
 }  # else 1e-3
 RATE = 1e-3
+OF_LIPSCHITZ = {"sgd": 5.0, "gradient_descent": 5.0, "heavy_ball": 5.0, "nesterov": 5.0, "egd": 1.0}
+"""Of lipschitz_transformer: gradients pass convex sums and attention of a third, and at the rates above its keys do not move at all."""
 
 
 def all_pairs() -> list[tuple[str, str]]:
@@ -57,7 +59,8 @@ def all_pairs() -> list[tuple[str, str]]:
 
 def settings_of(model: str, name: str) -> Settings:
     """A pair, scaled by muP."""
-    own: Settings = {"model.name": model, "optimizer.name": name, "optimizer.lr": RATES.get(name, RATE)}
+    rates = {**RATES, **OF_LIPSCHITZ} if model == "lipschitz_transformer" else RATES
+    own: Settings = {"model.name": model, "optimizer.name": name, "optimizer.lr": rates.get(name, RATE)}
     decay: Settings = {f"optimizer.{number}": 0.0 for number in optimizers[name].defaults if "weight_decay" in number}
     return {**own, **decay, "scaling.name": "mup", "scaling.base_width": WIDTHS[0]}
 
