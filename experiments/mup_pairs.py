@@ -6,7 +6,7 @@ Claim      Scaled by muP, every model changes as much by a step of every optimiz
            grokking.scaling follow from how an optimizer updates).
 Here       Models and optimizers at their defaults but for the learning rates below and without weight decay (of which ten steps tell
            nothing: grokking.coordinates.at_rest), scaled by muP from width 64 on; the first of two operands (mod 3), six of nine
-           examples at once, 10 steps, 8 seeds (LSTM and perceptron 16, Shampoo 4); widths 64 to 512, perceptrons 64 to 1,024. Rates at
+           examples at once, 10 steps, 8 seeds (LSTM 64, perceptron 16, Shampoo 4); widths 64 to 512, perceptrons 64 to 1,024. Rates at
            which the loss falls by then, but not to nothing: 1e-3, Muon's 0.02, SGD's and EGD's (SGD but on embeddings) 0.02, and with momentum 0.005.
            What layers give out before training is the same for every optimizer, and of 256 seeds, as six examples say little of it.
 Definition As in grokking.coordinates: the slope of log size against log width of each layer's output before training, of its
@@ -35,7 +35,7 @@ from grokking.store.export import write_table
 WIDTHS = (64, 128, 256, 512)
 WIDE = (*WIDTHS, 1024)  # of perceptrons
 SEEDS = range(8)
-OTHERS = {"shampoo": range(4), "lstm": range(16), "mlp": range(16)}  # what is dear, and what is cheap
+OTHERS = {"shampoo": range(4), "lstm": range(64), "mlp": range(16)}  # what is dear, and what is cheap
 STARTS = range(256)  # before training
 STEPS = 10
 RATES = {
