@@ -220,7 +220,9 @@ def at_best(runs: pd.DataFrame) -> pd.DataFrame:
     Best: the least mean of log value. `value`: the ratio of the losses' geometric means, or of the restricted mean steps to
     generalise; `memorize`: of those to memorise, with how many runs of each do; `gap_standard`, `gap_mup`: mean training less
     validation accuracy, where runs have it. `end_of_grid`: whether either rate is the lowest or highest that was tried.
+    Where no run of a rule generalises at any rate, none of its rates is best for that, and there is no ratio.
     """
+    losses = "gap" in runs
     lines = []
     for (name, width), own in runs.groupby(["optimizer.name", "width"], sort=False):
         if width == runs["width"].min() or set(own["rule"]) < set(RULES):  # the same, or not trained yet
@@ -242,12 +244,13 @@ def at_best(runs: pd.DataFrame) -> pd.DataFrame:
             both[rule]["steps_to_memorize"].fillna(both[rule]["steps"]).to_numpy(float) for rule in RULES
         ]
         for what, (standard, mup) in pairs.items():
-            losses = what == "value" and "gap" in runs
-            ratio = _geometric_ratio(mup, standard) if losses else restricted_mean_ratio(mup, standard)
+            ratio = (_geometric_ratio if losses and what == "value" else restricted_mean_ratio)(mup, standard)
+            if not losses and any(own.loc[own["rule"] == rule, "steps_to_generalize"].isna().all() for rule in RULES):
+                ratio = Estimate(np.nan, np.nan, np.nan, len(seeds))
             line |= {what: ratio.value, f"{what}_low": ratio.low, f"{what}_high": ratio.high}
         for rule in RULES:
             line |= {f"{verb}d_{rule}": int(both[rule][f"steps_to_{verb}"].notna().sum()) for verb in VERBS}
-        if "gap" in runs:
+        if losses:
             line |= {f"gap_{rule}": both[rule]["gap"].mean() for rule in RULES}
         lines.append(line)
     return pd.DataFrame(lines)
