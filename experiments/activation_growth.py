@@ -5,10 +5,11 @@ Claim      Newhouse et al. 2025 (arXiv 2507.13338): a transformer of 145 million
 Here       x + y (mod 59), 50 % of the examples for training, 1,500 steps, far beyond generalising, each by AdamW and by Muon. Ordinary: two
            layers with RMSNorm, with weight decay and without. Lipschitz: the transformer of that paper (no norms, convex sums, attention
            of a third, scores times 32) as it is, and with caps: every matrix of norm 1 at most after every step, and rows of embeddings
-           at a root mean square of 1 at most. So the network and the cap stand apart.
+           at a root mean square of 1 at most. With caps and without differ in nothing else; ordinary and Lipschitz differ in initial
+           weights, in what scores are multiplied by and, with Muon, in the size of a step, too. Rates are not tuned.
 Definition The largest absolute number that any part of the network gives out on any example, scores included; the largest norm of a
            hidden matrix or of the head, as a map between root mean squares; how fast scores may change with embedded inputs, as
-           certified from above and as an attack at 32 examples finds it; at every evaluation.
+           certified from above and as an attack at some 32 examples finds it; at every evaluation.
 """
 
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ PANELS = {
 
 
 def draw(results: Results) -> Sequence[Drawing]:
-    """Both measures and validation accuracy over the steps, a line a seed."""
+    """What is measured and validation accuracy over the steps, a line a seed."""
     arm_of = names_of_runs(
         (arm, Study({**BASE, **small}, [settings], range(3))) for arm, settings in ARMS.items() for small in ({}, SMALL)
     )

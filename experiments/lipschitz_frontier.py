@@ -9,7 +9,7 @@ Here       x + y (mod 59), 60 % of the examples for training, full batch; a perc
            their own, chosen on two tuning seeds, which fall to 0 over 240 steps. A run ends before that, once it has stayed above 95 % for half as
            long again: what is said of its end is of then.
 Definition Steps to the first evaluation with validation accuracy >= 0.95. Certified: the upper bound of grokking.lipschitz.certificate
-           from the last weights. Attacked: the steepest slope that power iteration finds at 32 examples, a lower bound on the same.
+           from the last weights. Attacked: the steepest slope that power iteration finds at some 32 examples, a lower bound on the same.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ Here       The next character after 16 of Python's language reference (8,000 win
            by Muon and by AdamW, scores multiplied by 2 to 128; beside it an ordinary transformer with RMSNorm and the optimizers' default
            decays (AdamW 1, Muon 0.1). Rates fall to 0; each with the best of four, by validation accuracy on one tuning seed.
 Definition Validation accuracy after 800 steps. Certified: the bound of grokking.lipschitz.certificate on the
-           slope, from the last weights, over embedded inputs as large as the examples'; attacked: the steepest slope found at 32 examples.
+           slope, from the last weights, over embedded inputs as large as the examples'; attacked: the steepest slope found at some 32 examples.
 """
 
 from collections.abc import Sequence

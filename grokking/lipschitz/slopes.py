@@ -9,7 +9,7 @@ from grokking.lipschitz import attack, certificate
 from grokking.measures import measure
 from grokking.roles import Role, declarations
 
-ATTACKED = 32  # examples
+ATTACKED = 32  # examples, or a few more, so that they are evenly spread
 
 
 @measure
@@ -21,7 +21,7 @@ def certified_slope(model: nn.Module, tokens: Tensor) -> float:
 
 @measure
 def steepest_slope(model: nn.Module, tokens: Tensor) -> float:
-    """Lower bound on the same: the steepest that is found at 32 examples, spread over all: grokking.lipschitz.attack."""
+    """Lower bound on the same: the steepest that is found at some 32 examples, spread over all: grokking.lipschitz.attack."""
     some = tokens[:: max(1, len(tokens) // ATTACKED)]
     exact = _exact(model)
     return float(attack.steepest(attack.through(exact), attack.embedded(exact, some))[1].max())
