@@ -73,7 +73,8 @@ Scaling = Callable[..., Factors]
 def scaling(rule: Scaling) -> Scaling:
     """Register a scaling rule: a function of a `Part`, and options with defaults, that returns its `Factors`.
 
-    It needs an option `base_width`, the `model.width` at which every factor is 1: without one, nothing would ever be scaled.
+    It needs an option `base_width`, the `model.width` at which every factor is 1: without one, nothing would ever be scaled. The
+    rule need not read it, as a `Part` has its sizes in both models.
     """
     own = options(rule, skip=1)
     if "base_width" not in own and rule.__name__ != "standard":
