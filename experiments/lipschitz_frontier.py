@@ -38,7 +38,7 @@ BASE: Settings = {
 }
 MEASURED: Settings = {"measures": "certified_slope,steepest_slope"}
 SCALES = (1.0, 4.0, 16.0, 64.0)
-RATES = {"muon": (0.25, 0.5, 1.0, 2.0), "adamw": (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)}
+RATES = {"muon": (0.25, 0.5, 1.0, 2.0, 4.0), "adamw": tuple(0.025 * 2**k for k in range(10))}
 OPTIMIZERS: dict[str, Settings] = {
     "muon": {"optimizer.name": "muon", "optimizer.scale": "spectral", "optimizer.matrices": "hidden+head"}
     | {"optimizer.momentum": 0.6, "optimizer.adamw_lr": 0.1, "optimizer.adamw_weight_decay": 0.0},
@@ -85,7 +85,7 @@ STUDIES = {
     "tuning": [Study(BASE, GRID, range(1000, 1002))],
     "laptop": [Study({**BASE, **MEASURED}, [arm(*cell, rate) for cell, rate in chosen().items()], range(3))],
 }
-RUN_STEPS = {"smoke": 560, "tuning": 126_720, "laptop": 34_560}  # at most: the sum of all budgets
+RUN_STEPS = {"smoke": 560, "tuning": 172_800, "laptop": 34_560}  # at most: the sum of all budgets
 
 
 def draw(results: Results) -> Sequence[Drawing]:
