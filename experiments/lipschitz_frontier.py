@@ -118,7 +118,8 @@ def _trials(runs: pd.DataFrame, machines: Sequence[str]) -> Drawing:
                     own = table[(table[KEYS] == [optimizer, constraint, scale]).all(axis=1)]
                     axes.plot(own["rate"], own["accuracy"], "o-", ms=3, lw=1, color=color, label=constraint)
                 axes.set(xscale="log")
-                axes.set_xticks(RATES[optimizer], [f"{rate:g}" for rate in RATES[optimizer]])
+                ticks = RATES[optimizer][:: 1 if len(RATES[optimizer]) < 6 else 3]
+                axes.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
                 axes.xaxis.minorticks_off()
                 if optimizer == next(iter(OPTIMIZERS)):
                     axes.set_title(f"scores × {scale:g}")
