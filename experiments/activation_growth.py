@@ -2,7 +2,7 @@
 
 Claim      Newhouse et al. 2025 (arXiv 2507.13338): a transformer of 145 million parameters whose matrices are kept within norms has
            activations near 100 at most, where ordinary ones reach 10⁵.
-Here       x + y (mod 59), 50 % of the examples for training, 1,500 steps, far beyond generalising, each by AdamW and by Muon. Ordinary: two
+Here       x + y (mod 59), 50 % of the examples for training, 1,500 steps, generalised or not, each by AdamW and by Muon. Ordinary: two
            layers with RMSNorm, with weight decay and without. Lipschitz: the transformer of that paper (no norms, convex sums, attention
            of a third, scores times 32) as it is, and with caps: every matrix of norm 1 at most after every step, and rows of embeddings
            at a root mean square of 1 at most. With caps and without differ in nothing else; ordinary and Lipschitz differ in initial
