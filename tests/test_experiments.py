@@ -550,7 +550,7 @@ def test_six_in_a_row_are_six_and_a_recipe_that_never_memorises_is_drawn(tmp_pat
     assert recipes._reached({**row, "recipe": "wang2026"}, curve) == 200
     assert pd.isna(recipes._reached({**row, "threshold": 0.98}, curve))
 
-    specs = {name: recipes._specs(name)[0] for name in ("chou2025", "tveit2025")}
+    specs = {name: recipes._studies(name)[0].specs()[0] for name in ("chou2025", "tveit2025")}
     runs = pd.DataFrame([{**spec.row(), "status": "censored", "sustained": False} for spec in specs.values()])
     runs["steps_to_memorize"] = pd.array([None, 40], dtype="Int64")
     curves = pd.concat([curve.assign(run_id=spec.run_id) for spec in specs.values()])
