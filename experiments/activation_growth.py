@@ -26,11 +26,8 @@ from grokking.study import Study, names_of_runs
 
 BASE: Settings = {
     **{"task.name": "mod_add", "task.p": 59, "train_fraction": 0.5, "steps": 1_500},
-    **{
-        "threshold": 1.0,
-        "linger": 1e6,
-        "measures": "largest_entry,largest_norm,certified_slope,steepest_slope",
-    },  # to the end
+    **{"threshold": 1.0, "linger": 1e6},  # to the end
+    "measures": "largest_entry,largest_norm,certified_slope,steepest_slope",
 }
 ORDINARY: Settings = {"model.name": "transformer", "model.depth": 2, "model.norm": "rmsnorm"}
 LIPSCHITZ: Settings = {"model.name": "lipschitz_transformer", "model.logit_scale": 32.0, "init.name": "orthogonal"}
